@@ -1,0 +1,53 @@
+"""What can go wrong, one class per thing a caller can react to."""
+
+
+class ConfigError(ValueError):
+    """A setting can't be used; the message names it and the remedy."""
+
+
+class RedisAway(Exception):
+    """Redis could not be reached; nothing was sent, so nothing was written."""
+
+
+class OutcomeUnknown(Exception):
+    """The connection broke after the command was sent: Redis may or may not have run it."""
+
+
+class CaptureMissing(Exception):
+    """The recipe isn't installed (or is of another version); nothing was written."""
+
+
+class BacklogFull(Exception):
+    """The sync stream holds as many uncommitted entries as allowed; nothing was written."""
+
+
+class ForeignKey(Exception):
+    """The key holds something that isn't a JSON document; it was left alone."""
+
+
+class RedisRefused(Exception):
+    """Redis answered the write with an error (out of memory, read-only, ...); nothing was written."""
+
+
+class PreconditionFailed(Exception):
+    """The key isn't in the state the write asked for; nothing was written."""
+
+
+class Refused(ValueError):
+    """MongoDB can't hold this document.
+
+    Args:
+        reason: what is wrong and, where it applies, which field.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class DuplicateIds(Exception):
+    """The unique index on the id field can't be built: documents share an id; the message names some."""
+
+
+class LeaseLost(Exception):
+    """Another committer holds this mapping's lease now; what was in flight is not acknowledged."""

@@ -1,0 +1,98 @@
+"""Which keys go where: a key prefix in Redis, a collection and an id field in MongoDB."""
+
+import re
+from dataclasses import dataclass
+from itertools import permutations
+
+from gears.errors import ConfigError, Refused
+
+ID_MAX_BYTES = 1024
+
+_PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+_SYNTAX = re.compile(r"(?P<prefix>[^=]+)=(?P<db>[^.:]+)\.(?P<collection>[^:]+):(?P<id>[^:]+)(?::(?P<model>[\w.]+))?")
+_OWN_PATHS = frozenset({"healthz", "readyz", "metrics", "sync", "openapi.json", "docs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys `prefix:<id>` are kept in `database.collection`, identified there by `id_field`.
+
+    Args:
+        prefix: key prefix in Redis and resource name in the API, without the colon.
+        database: MongoDB database.
+        collection: MongoDB collection.
+        id_field: the document's field that holds the id, under a unique index.
+        model: import path of a pydantic model that documents must satisfy; None for any JSON object.
+    """
+
+    prefix: str
+    database: str
+    collection: str
+    id_field: str = "id"
+    model: str | None = None
+
+    def key(self, document_id: str) -> str:
+        """The Redis key of the document with this id."""
+        return f"{self.prefix}:{document_id}"
+
+    def id_of(self, key: bytes) -> str:
+        """The id of a Redis key: all that follows `prefix:`, as a string.
+
+        Raises:
+            Refused: the key is no UTF-8, its id is empty, longer than `ID_MAX_BYTES` or holds a NUL.
+        """
+        raw = key[len(self.prefix) + 1 :]
+        try:
+            document_id = raw.decode()
+        except UnicodeDecodeError:
+            raise Refused(f"the key {key!r} is not UTF-8, so its id can't be a string in MongoDB") from None
+        check_id(document_id)
+        return document_id
+
+    @property
+    def namespace(self) -> str:
+        """`database.collection`, as MongoDB's tools write it."""
+        return f"{self.database}.{self.collection}"
+
+
+def check_id(document_id: str) -> None:
+    """Raise `Refused` if this can't be a document's id."""
+    if not document_id:
+        raise Refused("the id is empty; give it at least one character")
+    if len(document_id.encode()) > ID_MAX_BYTES:
+        raise Refused(f"the id is longer than {ID_MAX_BYTES} bytes; use a shorter one")
+    if "\0" in document_id:
+        raise Refused("the id contains a NUL character; remove it")
+
+
+def parse_mappings(text: str) -> tuple[Mapping, ...]:
+    """Parse `MAPPINGS`: `prefix=database.collection:id_field[:package.module.Model]`, comma separated.
+
+    Raises:
+        ConfigError: a part can't be parsed, a name is reserved, or two mappings overlap.
+    """
+    mappings = tuple(_parse_mapping(part.strip()) for part in text.split(",") if part.strip())
+    if not mappings:
+        raise ConfigError("MAPPINGS is empty; give at least one, such as todos=test.todos:id")
+    for one, other in permutations(mappings, 2):
+        if one is not other and f"{one.prefix}:".startswith(f"{other.prefix}:"):
+            raise ConfigError(f"MAPPINGS: keys of {one.prefix!r} would belong to {other.prefix!r} too; rename one")
+        if one.namespace == other.namespace:
+            raise ConfigError(f"MAPPINGS: {one.prefix!r} and {other.prefix!r} share {one.namespace}; give each its own")
+    return mappings
+
+
+def _parse_mapping(text: str) -> Mapping:
+    match = _SYNTAX.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"MAPPINGS: {text!r} is not of the form prefix=database.collection:id_field[:package.Model]")
+    prefix, id_field = match["prefix"].strip(), match["id"].strip()
+    if not _PREFIX.fullmatch(prefix) or prefix.endswith(":"):
+        raise ConfigError(f"MAPPINGS: the prefix {prefix!r} may hold letters, digits and _ . : - only")
+    if prefix in _OWN_PATHS or prefix.split(":")[0] == "sync":
+        raise ConfigError(f"MAPPINGS: the prefix {prefix!r} is used by the service itself; choose another")
+    if id_field in ("_id", "_sync") or id_field.startswith("$") or "." in id_field:
+        raise ConfigError(f"MAPPINGS: {id_field!r} can't be the id field of {prefix!r}; use a plain name such as id")
+    if match["collection"].startswith(("sync_", "system.")):
+        raise ConfigError(f"MAPPINGS: the collection {match['collection']!r} is reserved; choose another")
+    return Mapping(prefix, match["db"].strip(), match["collection"].strip(), id_field, match["model"])

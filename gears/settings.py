@@ -1,0 +1,44 @@
+"""The configuration of every process, from the environment."""
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gears.mapping import Mapping, parse_mappings
+
+
+class Settings(BaseSettings):
+    """Read from the environment; every duration is in seconds."""
+
+    model_config = SettingsConfigDict(populate_by_name=True)
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
+    mongo_uri: str = Field("mongodb://127.0.0.1:27017", validation_alias="MONGO_URI")
+    mappings_text: str = Field("todos=test.todos:id", validation_alias="MAPPINGS")
+    engine: Literal["auto", "gears2"] = Field("auto", validation_alias="WT_ENGINE")
+    commit_timeout: float = Field(5.0, gt=0, validation_alias="WT_COMMIT_TIMEOUT")
+    """How long a write waits for MongoDB's confirmation unless the request says otherwise."""
+    redis_timeout: float = Field(3.0, gt=0, validation_alias="WT_REDIS_TIMEOUT")
+    """Deadline of every command to Redis."""
+    mongo_timeout: float = Field(10.0, gt=0, validation_alias="WT_MONGO_TIMEOUT")
+    """Deadline of every operation on MongoDB, retries by the driver included."""
+    backlog_limit: int = Field(100_000, ge=1, validation_alias="WT_BACKLOG_LIMIT")
+    """Uncommitted entries on a sync stream above which the API takes no more writes."""
+    batch_size: int = Field(500, ge=1, validation_alias="WT_BATCH_SIZE")
+    """Most entries in one commit."""
+    lease_ttl: float = Field(5.0, ge=1, validation_alias="WT_LEASE_TTL")
+    """How long a committer that stopped renewing its lease keeps a standby waiting."""
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="WT_LOG_LEVEL")
+
+    @field_validator("mappings_text")
+    @classmethod
+    def _mappings_parse(cls, text: str) -> str:
+        parse_mappings(text)
+        return text
+
+    @cached_property
+    def mappings(self) -> tuple[Mapping, ...]:
+        """The parsed `MAPPINGS`."""
+        return parse_mappings(self.mappings_text)

@@ -1,0 +1,1 @@
+"""The write-through worker: brings what the recipe captured to MongoDB."""
