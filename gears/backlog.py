@@ -1,0 +1,86 @@
+"""How far behind a mapping is, and what its committer says of itself."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from redis.exceptions import ResponseError
+
+from gears.mapping import Mapping
+from gears.redis import Redis
+from gears.stream import ZERO, EntryId, Names
+
+
+class WorkerState(BaseModel):
+    """What the committer that holds the lease says of itself; it vanishes when the committer does."""
+
+    owner: str
+    state: str
+    """`committing`; `retrying` while MongoDB fails; `blocked` while something needs a person."""
+    reason: str = ""
+    since: float
+    """When this state began, in seconds of the Unix epoch."""
+    committed: int = 0
+    """Entries committed since this committer started."""
+    refused: int = 0
+    """Entries refused since then."""
+    retries: int = 0
+    """Commits that failed and were done again since then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Where a sync stream stands.
+
+    Args:
+        last_entry: id of the newest entry ever added.
+        watermark: id of the last committed entry.
+        entries: uncommitted entries.
+        oldest: id of the oldest uncommitted entry; None without a backlog.
+        lag: age of the oldest uncommitted entry in seconds by Redis's clock; 0 without a backlog.
+        worker: the committer's own words; None when no committer is at work.
+    """
+
+    last_entry: EntryId
+    watermark: EntryId
+    entries: int
+    oldest: EntryId | None
+    lag: float
+    worker: WorkerState | None
+
+    def committed(self, entry_id: EntryId) -> bool:
+        """Whether everything up to this entry is committed or refused."""
+        return self.watermark >= entry_id or self.oldest is None or self.oldest > entry_id
+
+
+async def last_entry(redis: Redis, names: Names) -> EntryId:
+    """Id of the newest entry ever added to the stream, also when it has been trimmed since."""
+    try:
+        info = await redis.xinfo_stream(names.stream)
+    except ResponseError as error:
+        if "no such key" in str(error):
+            return ZERO
+        raise
+    return EntryId.parse(info["last-generated-id"])
+
+
+async def read_backlog(redis: Redis, mapping: Mapping) -> Backlog:
+    """Read where the mapping's sync stream stands."""
+    names = Names(mapping.prefix)
+    newest = await last_entry(redis, names)
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.get(names.watermark)
+        pipeline.xlen(names.stream)
+        pipeline.xrange(names.stream, count=1)
+        pipeline.time()
+        pipeline.hgetall(names.worker)
+        watermark, entries, first, (seconds, microseconds), worker = await pipeline.execute()
+    oldest = EntryId.parse(first[0][0]) if first else None
+    lag = max(0.0, seconds + microseconds / 1e6 - oldest.ms / 1e3) if oldest else 0.0
+    return Backlog(
+        last_entry=newest,
+        watermark=EntryId.parse(watermark) if watermark else ZERO,
+        entries=entries,
+        oldest=oldest,
+        lag=round(lag, 3),
+        worker=WorkerState.model_validate({k.decode(): v.decode() for k, v in worker.items()}) if worker else None,
+    )

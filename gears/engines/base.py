@@ -1,0 +1,165 @@
+"""What every engine offers: a recipe that captures, and writes that are captured atomically."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from gears.mapping import Mapping
+from gears.redis import Redis
+from gears.stream import EntryId, Names
+
+
+@dataclass(frozen=True, slots=True)
+class Any_:
+    """Write whatever the key holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Write only if the key doesn't exist in Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Write only if the key exists in Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """Write only if `JSON.GET` of the key still returns these bytes."""
+
+    document: bytes
+
+
+Condition = Any_ | Absent | Present | Equals
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write that Redis took and captured.
+
+    Args:
+        id: the id of its entry on the sync stream.
+        existed: whether the key existed before.
+        document: the JSON text that Redis holds for the key now; empty after a delete.
+    """
+
+    id: EntryId
+    existed: bool
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureStatus:
+    """What an engine's recipe says of itself, for one mapping.
+
+    Args:
+        engine: the engine's name.
+        installed: whether the recipe is there.
+        version: the recipe's version as found in Redis; None when it isn't there.
+        expected: the version this code would install.
+        captured: events handled since the recipe was loaded.
+        failures: events whose capture failed since then.
+        last_error: the latest failure, if any.
+    """
+
+    engine: str
+    installed: bool
+    version: str | None
+    expected: str
+    captured: int = 0
+    failures: int = 0
+    last_error: str | None = None
+
+    @property
+    def working(self) -> bool:
+        """Whether every plain write is captured now."""
+        return self.problem is None
+
+    @property
+    def problem(self) -> str | None:
+        """Why capture isn't working, with the remedy; None when it is."""
+        if not self.installed:
+            return "the recipe is not installed; run: python -m gears install"
+        if self.version != self.expected:
+            return f"the recipe is version {self.version}, not {self.expected}; run: python -m gears install"
+        if self.failures:
+            return f"{self.failures} events could not be captured, the last one because of: {self.last_error}"
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return asdict(self) | {"working": self.working, "problem": self.problem}
+
+
+class Engine(ABC):
+    """Capture for one mapping on one kind of server.
+
+    The methods that write run as one atomic unit inside Redis. They raise:
+        RedisAway: nothing was sent.
+        OutcomeUnknown: the connection broke before the reply.
+        CaptureMissing: the recipe isn't there; nothing was written.
+        RedisRefused: Redis answered with an error; nothing was written.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, redis: Redis, mapping: Mapping) -> None:
+        self.redis = redis
+        self.mapping = mapping
+        self.names = Names(mapping.prefix)
+
+    @abstractmethod
+    async def install(self) -> bool:
+        """Install the recipe, or replace another version. Returns whether anything had to be done."""
+
+    @abstractmethod
+    async def status(self) -> CaptureStatus:
+        """How capture is doing."""
+
+    @abstractmethod
+    async def remove(self) -> bool:
+        """Remove the recipe; data and stream stay. Returns whether it was there."""
+
+    @abstractmethod
+    async def put(self, document_id: str, document: bytes, condition: Condition, *, backlog_limit: int) -> Written:
+        """Store a document and capture it.
+
+        Raises:
+            PreconditionFailed: the key isn't as `condition` asks.
+            BacklogFull: `backlog_limit` entries or more are uncommitted.
+            ForeignKey: the key holds another type.
+        """
+
+    @abstractmethod
+    async def delete(self, document_id: str, condition: Condition, *, backlog_limit: int) -> Written:
+        """Delete a key and capture it, also when Redis doesn't hold it (MongoDB may); raises as `put`."""
+
+    @abstractmethod
+    async def fill(self, document_id: str, document: bytes, *, version: int, age_limit: EntryId) -> bytes | None:
+        """Give Redis what MongoDB holds, for a key that is absent and not deleted since that version.
+
+        Args:
+            document_id: the document's id.
+            document: JSON text.
+            version: the version of the MongoDB document.
+            age_limit: the time (Redis's clock, as an entry id) before which MongoDB was read; when that is more than
+                `GONE_TTL / 2` seconds ago nothing is filled, since marks of deletes may have expired.
+
+        Returns:
+            What Redis holds now, or None when it was not filled.
+        """
+
+    @abstractmethod
+    async def roll_back(self, document_id: str, seen: bytes, document: bytes | None, *, version: int) -> bool:
+        """Give Redis back what MongoDB holds, if the key still holds the refused document.
+
+        Args:
+            document_id: the document's id.
+            seen: JSON text of the refused document as read by the committer.
+            document: JSON text of what MongoDB holds; None for nothing.
+            version: the version of what MongoDB holds.
+
+        Returns:
+            Whether it was rolled back; False when the key had been written again.
+        """

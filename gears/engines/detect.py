@@ -1,0 +1,44 @@
+"""Which engine a server has."""
+
+from redis.exceptions import ResponseError
+
+from gears.engines.base import Engine
+from gears.engines.gears2 import Gears2
+from gears.errors import ConfigError
+from gears.mapping import Mapping
+from gears.redis import Redis
+
+ENGINES: dict[str, type[Engine]] = {Gears2.name: Gears2}
+
+
+async def detect(redis: Redis) -> str:
+    """The name of the best engine for this server, judged by the modules it has loaded.
+
+    Raises:
+        ConfigError: RedisJSON is missing, or nothing here can capture.
+    """
+    try:
+        reply = await redis.execute_command("MODULE", "LIST")
+    except ResponseError as error:
+        raise ConfigError(f"MODULE LIST is not allowed ({error}); name the engine with WT_ENGINE") from error
+    modules = {_name(module) for module in reply}
+    if "rejson" not in modules:
+        raise ConfigError("this Redis has no RedisJSON; load rejson.so, or use Redis Stack or Redis 8")
+    if "redisgears_2" in modules:
+        return Gears2.name
+    raise ConfigError("this Redis has no RedisGears 2.0; load redisgears.so, or use Redis Stack 7.2 to 7.4")
+
+
+async def open_engine(redis: Redis, mapping: Mapping, name: str = "auto") -> Engine:
+    """The engine called `name` for a mapping; `auto` asks the server.
+
+    Raises:
+        ConfigError: see `detect`.
+    """
+    return ENGINES[await detect(redis) if name == "auto" else name](redis, mapping)
+
+
+def _name(module: dict[bytes | str, bytes] | list[bytes]) -> str:
+    if isinstance(module, list):
+        module = dict(zip(module[::2], module[1::2], strict=True))
+    return (module.get(b"name") or module.get("name") or b"").decode().lower()

@@ -1,0 +1,293 @@
+"""The one place that talks to MongoDB (Motor today).
+
+Beside a mapping's own collection, its database holds three of ours: `sync_tombstones`, `sync_checkpoints` and
+`sync_dead_letters`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import pymongo
+from bson import Binary, Int64
+from bson.raw_bson import RawBSONDocument
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
+from pymongo import DeleteOne, ReadPreference, ReplaceOne, UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from gears.document import version_of
+from gears.errors import ConfigError, DuplicateIds
+from gears.mapping import Mapping
+from gears.stream import EntryId
+
+MongoError = PyMongoError
+"""What every call here raises when MongoDB can't be reached or doesn't do what it was asked."""
+
+Document = dict[str, Any]
+
+ACKNOWLEDGED = WriteConcern("majority", j=True)
+
+TOMBSTONE_DAYS = 30
+"""How long deletes are remembered; Redis restored from an older snapshot than that may bring them back."""
+
+DEAD_LETTER_MAX_BYTES = 1024 * 1024
+"""How much of a refused document a dead letter keeps."""
+
+_DUPLICATE_KEY = 11000
+
+_TRANSIENT = frozenset(
+    # https://github.com/mongodb/specifications/blob/master/source/retryable-writes/retryable-writes.md, and what an
+    # operator can mend: rights, disk space, memory, locks, time limits
+    {6, 7, 13, 18, 24, 46, 50, 64, 89, 91, 112, 133, 134, 146, 189, 262, 8000, 9001, 10107, 11600, 11601, 11602}
+    | {13435, 13436, 14031, 16500}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Bring a document to this state, unless MongoDB holds a newer one."""
+
+    document_id: str
+    version: int
+    document: RawBSONDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a document and remember that, unless MongoDB holds a newer state."""
+
+    document_id: str
+    version: int
+
+
+Change = Upsert | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A state of a key that was refused."""
+
+    key: bytes
+    version: int
+    reason: str
+    document: bytes
+
+
+def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
+    """A client for this URI; every operation ends within `timeout` seconds, server selection included.
+
+    Raises:
+        ConfigError: the URI can't be used.
+    """
+    try:
+        return AsyncIOMotorClient(
+            uri,
+            timeoutMS=int(timeout * 1000),
+            serverSelectionTimeoutMS=int(min(timeout, 3.0) * 1000),
+            connectTimeoutMS=int(min(timeout, 3.0) * 1000),
+            appname="writethrough",
+            uuidRepresentation="standard",
+            tz_aware=True,
+        )
+    except (PyMongoError, ValueError) as error:
+        raise ConfigError(f"MONGO_URI can't be used: {error}") from error
+
+
+async def ping(client: "AsyncIOMotorClient[Document]", *, timeout: float) -> None:
+    """Raise `MongoError` unless MongoDB answers within `timeout` seconds."""
+    with pymongo.timeout(timeout):
+        await client.admin.command("ping")
+
+
+class Store:
+    """One mapping's documents in MongoDB, and what the system keeps beside them."""
+
+    def __init__(self, client: "AsyncIOMotorClient[Document]", mapping: Mapping) -> None:
+        self.mapping = mapping
+        database = client.get_database(
+            mapping.database,
+            write_concern=ACKNOWLEDGED,
+            read_concern=ReadConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
+        )
+        self._documents: AsyncIOMotorCollection[Document] = database[mapping.collection]
+        self._tombstones: AsyncIOMotorCollection[Document] = database["sync_tombstones"]
+        self._checkpoints: AsyncIOMotorCollection[Document] = database["sync_checkpoints"]
+        self._dead_letters: AsyncIOMotorCollection[Document] = database["sync_dead_letters"]
+
+    async def prepare(self) -> None:
+        """Ensure the indexes.
+
+        Raises:
+            DuplicateIds: documents share an id, so that the unique index can't be built.
+            MongoError: anything else.
+        """
+        try:
+            await self._documents.create_index(self.mapping.id_field, unique=True)
+        except (DuplicateKeyError, OperationFailure) as error:
+            if error.code != _DUPLICATE_KEY:
+                raise
+            raise DuplicateIds(await self._describe_duplicates()) from error
+        await self._tombstones.create_index("at", expireAfterSeconds=TOMBSTONE_DAYS * 86_400)
+
+    async def find(self, document_id: str) -> Document | None:
+        """The stored document with this id, `_id` and `_sync` included."""
+        found: Document | None = await self._documents.find_one({self.mapping.id_field: document_id})
+        return found
+
+    async def exists(self, document_id: str) -> bool:
+        """Whether a document with this id is stored."""
+        return await self._documents.find_one({self.mapping.id_field: document_id}, {"_id": 1}) is not None
+
+    async def page(self, *, limit: int, after: str | None) -> list[Document]:
+        """Up to `limit` stored documents with string ids above `after`, in the order of their ids."""
+        id_field = self.mapping.id_field
+        above: Document = {"$type": "string"} if after is None else {"$gt": after, "$type": "string"}
+        return await self._documents.find({id_field: above}).sort(id_field, 1).limit(limit).to_list(limit)
+
+    async def commit(self, changes: Sequence[Change], checkpoint: EntryId) -> dict[str, str]:
+        """Bring MongoDB to these states, newer ones excepted, and move the checkpoint.
+
+        Tombstones first, so that a delete is never done without being remembered; then the documents, and the
+        checkpoint at the same time. Doing it again changes nothing.
+
+        Args:
+            changes: at most one per id.
+            checkpoint: the last entry that is committed when this returns.
+
+        Returns:
+            Ids of refused documents, each with the reason; all others are durable on a majority.
+
+        Raises:
+            MongoError: nothing is certain; do it again.
+        """
+        removed = [change for change in changes if isinstance(change, Remove)]
+        if removed:
+            now = datetime.now(UTC)
+            await self._tombstones.bulk_write([self._tombstone(change, now) for change in removed], ordered=False)
+        refused: dict[str, str] = {}
+        failures: list[PyMongoError] = []
+
+        async def write_documents() -> None:
+            try:
+                refused.update(await self._write(changes))
+            except PyMongoError as error:
+                failures.append(error)
+
+        async def write_checkpoint() -> None:
+            try:
+                await self._checkpoints.update_one(
+                    {"_id": self.mapping.prefix},
+                    {"$max": {"v": Int64(checkpoint.version)}, "$set": {"at": datetime.now(UTC)}},
+                    upsert=True,
+                )
+            except PyMongoError as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            if changes:
+                tasks.start_soon(write_documents)
+            tasks.start_soon(write_checkpoint)
+        if failures:
+            raise failures[0]
+        return refused
+
+    async def checkpoint(self) -> EntryId | None:
+        """The watermark as MongoDB knows it; None when nothing was ever committed."""
+        found = await self._checkpoints.find_one({"_id": self.mapping.prefix})
+        return None if found is None else EntryId.of_version(int(found["v"]))
+
+    async def versions(self, ids: Iterable[str]) -> dict[str, int]:
+        """The versions of those of these documents that are stored."""
+        id_field = self.mapping.id_field
+        cursor = self._documents.find({id_field: {"$in": list(ids)}}, {id_field: 1, "_sync": 1})
+        return {found[id_field]: version_of(found) async for found in cursor}
+
+    async def keep_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep refused states; the same state again changes nothing."""
+        now = datetime.now(UTC)
+        await self._dead_letters.bulk_write([self._dead_letter(letter, now) for letter in letters], ordered=False)
+
+    async def count_dead_letters(self) -> int:
+        """How many refused states of this mapping are kept."""
+        return await self._dead_letters.count_documents({"mapping": self.mapping.prefix})
+
+    async def _write(self, changes: Sequence[Change]) -> dict[str, str]:
+        try:
+            await self._documents.bulk_write([self._operation(change) for change in changes], ordered=False)
+        except BulkWriteError as error:
+            return await self._refusals(changes, error)
+        return {}
+
+    async def _refusals(self, changes: Sequence[Change], error: BulkWriteError) -> dict[str, str]:
+        """Tell refusals from newer states (neither is done again) and from what must be done again (raised)."""
+        details = error.details
+        failed: list[Document] = details.get("writeErrors", [])
+        if details.get("writeConcernErrors") or any(failure["code"] in _TRANSIENT for failure in failed):
+            raise error
+        duplicates = {changes[f["index"]].document_id for f in failed if f["code"] == _DUPLICATE_KEY}
+        held = await self.versions(duplicates) if duplicates else {}
+        refused = {}
+        for failure in failed:
+            change = changes[failure["index"]]
+            if failure["code"] == _DUPLICATE_KEY:
+                if held.get(change.document_id, -1) >= change.version:
+                    continue
+                if self._is_id_index(failure):
+                    raise error
+            refused[change.document_id] = f"MongoDB refused it: {failure['errmsg']} (code {failure['code']})"
+        return refused
+
+    def _is_id_index(self, failure: Document) -> bool:
+        pattern = failure.get("keyPattern")
+        if pattern is not None:
+            return list(pattern) == [self.mapping.id_field]
+        return f"index: {self.mapping.id_field}_1 " in failure["errmsg"]
+
+    def _older(self, change: Change) -> Document:
+        return {
+            self.mapping.id_field: change.document_id,
+            "_sync.v": {"$not": {"$gte": Int64(change.version)}},
+        }
+
+    def _operation(self, change: Change) -> Any:
+        if isinstance(change, Remove):
+            return DeleteOne(self._older(change))
+        return ReplaceOne(self._older(change), change.document, upsert=True)
+
+    def _tombstone(self, change: Remove, now: datetime) -> Any:
+        update = {"$max": {"v": Int64(change.version)}, "$set": {"mapping": self.mapping.prefix, "at": now}}
+        return UpdateOne({"_id": self.mapping.key(change.document_id)}, update, upsert=True)
+
+    def _dead_letter(self, letter: DeadLetter, now: datetime) -> Any:
+        content = {
+            "mapping": self.mapping.prefix,
+            "key": letter.key.decode(errors="backslashreplace"),
+            "version": Int64(letter.version),
+            "reason": letter.reason,
+            "document": Binary(letter.document[:DEAD_LETTER_MAX_BYTES]),
+            "bytes": len(letter.document),
+            "at": now,
+        }
+        letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
+        return UpdateOne({"_id": letter_id}, {"$setOnInsert": content}, upsert=True)
+
+    async def _describe_duplicates(self) -> str:
+        id_field, shown = self.mapping.id_field, 5
+        pipeline: list[Document] = [
+            {"$group": {"_id": f"${id_field}", "n": {"$sum": 1}}},
+            {"$match": {"n": {"$gt": 1}}},
+            {"$sort": {"_id": 1}},
+            {"$limit": shown + 1},
+        ]
+        found = await self._documents.aggregate(pipeline, allowDiskUse=True).to_list(shown + 1)
+        examples = ", ".join(f"{group['_id']!r} ({group['n']} documents)" for group in found[:shown])
+        more = ", and more" if len(found) > shown else ""
+        return (
+            f"documents of {self.mapping.namespace} share a value of {id_field!r}, which must be unique: "
+            f"{examples}{more}; delete or rename all but one of each"
+        )

@@ -1,0 +1,94 @@
+// The write-through recipe for RedisGears 2.0, one library per mapping.
+//
+// `capture` runs after every write to a key of the mapping, in the write's own atomic unit, and adds an entry to the
+// sync stream. Writes made by the functions below don't fire it (Gears doesn't call a library for what it did itself),
+// so they add their entry themselves, before the write: an entry too many is harmless, one too few is not.
+//
+// CONFIG: {version, prefix, stream, gone, events, deletes, fill_age_ms}
+
+const config = redis.config;
+const events = new Set(config.events);
+const deletes = new Set(config.deletes);
+const appears = new Set(['rename_to', 'copy_to', 'restore', 'move_to']);
+const start = config.prefix.length + 1;
+const JSON_TYPE = 'ReJSON-RL';
+
+function isJson(client, key) {
+    return String(client.call('TYPE', key)) === JSON_TYPE;
+}
+
+function exists(client, key) {
+    return Number(client.call('EXISTS', key)) === 1;
+}
+
+function mark(client, key, id) {
+    client.call('SET', config.gone + key.substring(start), id);
+}
+
+function current(client, key) {
+    const document = client.call('JSON.GET', key);
+    return document === null || document === undefined ? '' : String(document);
+}
+
+redis.registerKeySpaceTrigger('capture', config.prefix + ':', (client, data) => {
+    if (!events.has(data.event)) return;
+    if (appears.has(data.event) && !isJson(client, data.key_raw)) return;
+    const id = String(client.call('XADD', config.stream, '*', 'k', data.key_raw, 'e', data.event));
+    if (deletes.has(data.event) && data.key !== null && !exists(client, data.key_raw)) mark(client, data.key, id);
+}, {description: 'adds an entry to the sync stream for every write'});
+
+// What keeps a write from being made: a word for the caller, or null.
+function obstacle(client, key, condition, expected, limit) {
+    const type = String(client.call('TYPE', key));
+    if (type !== 'none' && type !== JSON_TYPE) return 'foreign';
+    const present = type === JSON_TYPE;
+    if (condition === 'absent' && present) return 'failed';
+    if (condition === 'present' && !present) return 'failed';
+    if (condition === 'equals' && (!present || current(client, key) !== expected)) return 'failed';
+    if (Number(client.call('XLEN', config.stream)) >= Number(limit)) return 'backlog';
+    return null;
+}
+
+redis.registerFunction('put', (client, key, document, condition, expected, limit) => {
+    const word = obstacle(client, key, condition, expected, limit);
+    if (word !== null) return [word];
+    const existed = exists(client, key) ? '1' : '0';
+    const id = String(client.call('XADD', config.stream, '*', 'k', key, 'e', 'json.set'));
+    try {
+        client.call('JSON.SET', key, '$', document);
+    } catch (error) {
+        client.call('XDEL', config.stream, id);
+        throw error;
+    }
+    return ['ok', id, existed, current(client, key)];
+}, {description: 'stores a document and captures it'});
+
+redis.registerFunction('remove', (client, key, condition, expected, limit) => {
+    const word = obstacle(client, key, condition, expected, limit);
+    if (word !== null) return [word];
+    const id = String(client.call('XADD', config.stream, '*', 'k', key, 'e', 'del'));
+    mark(client, key, id);
+    const existed = String(client.call('DEL', key));
+    return ['ok', id, existed, ''];
+}, {description: 'deletes a key and captures it, also a key that only MongoDB holds'});
+
+redis.registerFunction('fill', (client, key, document, version, since) => {
+    if (exists(client, key)) return null;
+    if (Date.now() - Number(since) > config.fill_age_ms) return null;
+    const gone = client.call('GET', config.gone + key.substring(start));
+    if (gone !== null && gone !== undefined) {
+        const [ms, seq] = String(gone).split('-');
+        if ((BigInt(ms) << 20n | BigInt(seq)) > BigInt(version)) return null;
+    }
+    client.call('XADD', config.stream, '*', 'k', key, 'e', 'fill', 'v', version);
+    client.call('JSON.SET', key, '$', document);
+    return current(client, key);
+}, {description: 'gives Redis what MongoDB holds'});
+
+redis.registerFunction('roll_back', (client, key, seen, document, version) => {
+    if (!isJson(client, key) || current(client, key) !== seen) return '0';
+    client.call('XADD', config.stream, '*', 'k', key, 'e', 'fill', 'v', version);
+    if (document === '') client.call('DEL', key);
+    else client.call('JSON.SET', key, '$', document);
+    return '1';
+}, {description: 'gives Redis back what MongoDB holds after a refusal'});

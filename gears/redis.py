@@ -1,0 +1,67 @@
+"""Connections to Redis: deadlines everywhere, and a write that tells 'not sent' from 'not answered'."""
+
+from typing import Any
+
+from anyio import CancelScope
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
+
+from gears.errors import OutcomeUnknown, RedisAway
+
+AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
+"""What redis-py raises when the server can't be reached, is loading or doesn't answer in time."""
+
+
+def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
+    """A client for this URL; it connects when first used and never retries on its own.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://` URL.
+        timeout: deadline of each command, and of waiting for a free connection, in seconds.
+        max_connections: most connections at a time; further commands wait for a free one.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=max_connections,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+    return Redis.from_pool(pool)
+
+
+async def send_once(redis: Redis, *command: str | bytes | int | float) -> Any:
+    """Run a command that must not be repeated.
+
+    Returns:
+        The raw reply.
+
+    Raises:
+        RedisAway: no connection could be had; nothing was sent.
+        OutcomeUnknown: the connection broke, or the deadline passed, after the command had been sent.
+        ResponseError: Redis answered with an error.
+    """
+    pool = redis.connection_pool
+    try:
+        connection = await pool.get_connection()
+    except (*AWAY, AuthenticationError) as error:
+        raise RedisAway(str(error)) from error
+    try:
+        await connection.send_command(*command)
+        return await connection.read_response()
+    except BusyLoadingError as error:
+        raise RedisAway(str(error)) from error
+    except AWAY as error:
+        raise OutcomeUnknown(str(error)) from error
+    finally:
+        with CancelScope(shield=True):
+            await pool.release(connection)
+
+
+__all__ = ["AWAY", "Redis", "RedisError", "connect", "send_once"]

@@ -1,0 +1,134 @@
+"""The sync stream contract: key names, the entry codec and versions.
+
+Everything that the recipes, the worker and the service must agree on is here.
+"""
+
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+SEQ_BITS = 20
+"""A version is `ms << SEQ_BITS | seq`: a million entries a millisecond, and room until the year 2248."""
+
+GONE_TTL = 60
+"""Seconds that the mark of a committed delete stays, far longer than any read-through takes."""
+
+DELETE_EVENTS = frozenset({"del", "json.del", "rename_from", "move_from"})
+"""Events after which a missing key means that it was deleted, not evicted or expired."""
+
+FILL = "fill"
+"""The event of an entry that says: Redis was given what MongoDB holds, at the version in field `v`."""
+
+EVENTS = DELETE_EVENTS | {
+    "json.set",
+    "json.merge",
+    "json.mset",
+    "json.numincrby",
+    "json.nummultby",
+    "json.strappend",
+    "json.arrappend",
+    "json.arrinsert",
+    "json.arrpop",
+    "json.arrtrim",
+    "json.toggle",
+    "json.clear",
+    "rename_to",
+    "copy_to",
+    "restore",
+    "move_to",
+}
+"""The keyspace events that change a JSON document."""
+
+
+class EntryId(NamedTuple):
+    """The id of a sync stream entry, ordered as Redis orders them."""
+
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Self:
+        """Parse `ms-seq`.
+
+        Raises:
+            ValueError: this is no entry id.
+        """
+        text = text.decode() if isinstance(text, bytes) else text
+        ms, separator, seq = text.partition("-")
+        if not (separator and ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()):
+            raise ValueError(f"{text!r} is not of the form <milliseconds>-<sequence>")
+        entry_id = cls(int(ms), int(seq))
+        if entry_id.ms >> (63 - SEQ_BITS) or entry_id.seq >> SEQ_BITS:
+            raise ValueError(f"{text!r} is out of range")
+        return entry_id
+
+    @classmethod
+    def of_version(cls, version: int) -> Self:
+        """The entry id that this version stands for."""
+        return cls(version >> SEQ_BITS, version & ((1 << SEQ_BITS) - 1))
+
+    @property
+    def version(self) -> int:
+        """The id as one int64, as kept in MongoDB under `_sync.v`."""
+        return self.ms << SEQ_BITS | self.seq
+
+    @property
+    def next(self) -> "EntryId":
+        """The lowest id above this one."""
+        return EntryId.of_version(self.version + 1)
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+ZERO = EntryId(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One captured write: *that* a key changed, not what.
+
+    Args:
+        id: the entry's id; its version orders states of a key.
+        key: the Redis key.
+        event: the keyspace event, or `FILL`.
+        filled_from: for a `FILL`, the version of the MongoDB document that Redis was given.
+    """
+
+    id: EntryId
+    key: bytes
+    event: str
+    filled_from: int | None = None
+
+
+def decode_entry(entry_id: bytes, fields: Dict[bytes, bytes]) -> Entry | None:
+    """Decode one entry as XREAD returns it; None when it isn't one of ours (no key)."""
+    key = fields.get(b"k")
+    if key is None:
+        return None
+    filled_from = fields.get(b"v")
+    return Entry(
+        EntryId.parse(entry_id),
+        key,
+        fields.get(b"e", b"").decode(errors="replace"),
+        int(filled_from) if filled_from and filled_from.isdigit() else None,
+    )
+
+
+class Names:
+    """The names of all that the system keeps in Redis for one key prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.stream = f"sync:{{{prefix}}}"
+        self.watermark = f"{self.stream}:watermark"
+        """String: the last committed entry id."""
+        self.lease = f"{self.stream}:lease"
+        """String: the token of the committer that works on this mapping."""
+        self.refused = f"{self.stream}:refused"
+        """Stream: the latest refused entries, under their own ids, with the reason in field `r`."""
+        self.worker = f"{self.stream}:worker"
+        """Hash with a time to live: what the committer says of itself."""
+        self.channel = f"{self.stream}:committed"
+        """Channel: watermark and refusals, published at each commit."""
+        self.gone = f"{self.stream}:gone:"
+        """Prefix of strings: `<gone><key's id>` holds the entry id of the key's delete."""

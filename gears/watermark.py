@@ -1,0 +1,123 @@
+"""Waiting for the watermark: one subscription a process wakes every request whose write was committed."""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+
+import anyio
+import structlog
+from pydantic_core import from_json, to_json
+
+from gears.errors import Refused
+from gears.mapping import Mapping
+from gears.redis import AWAY, Redis, RedisError
+from gears.stream import ZERO, EntryId, Names
+
+REMEMBERED_REFUSALS = 10_000
+"""Refusals kept in memory; older ones are looked up in Redis."""
+
+_POLL_SECONDS = 1.0
+"""Without a message for this long, the watermark is read, in case the subscription is dead without knowing."""
+
+log = structlog.get_logger()
+
+
+def encode_commit(watermark: EntryId, refused: Iterable[tuple[EntryId, str]]) -> bytes:
+    """What the committer publishes: the watermark and the entries refused on the way to it, with reasons."""
+    return to_json({"w": str(watermark), "r": [[str(entry_id), reason] for entry_id, reason in refused]})
+
+
+class Watermark:
+    """How far one mapping is committed, as far as this process knows, and who waits for more."""
+
+    def __init__(self) -> None:
+        self.position = ZERO
+        self._waiting: list[tuple[EntryId, int, anyio.Event]] = []
+        self._tiebreak = count()
+        self._refused: OrderedDict[EntryId, str] = OrderedDict()
+
+    async def reached(self, entry_id: EntryId) -> None:
+        """Return when everything up to this entry is committed or refused.
+
+        Raises:
+            Refused: this entry's document was refused.
+        """
+        if self.position < entry_id:
+            event = anyio.Event()
+            heapq.heappush(self._waiting, (entry_id, next(self._tiebreak), event))
+            await event.wait()
+        if entry_id in self._refused:
+            raise Refused(self._refused[entry_id])
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
+    def advance(self, position: EntryId, refused: Iterable[tuple[EntryId, str]] = ()) -> None:
+        """Take over what the committer said; never goes back."""
+        for entry_id, reason in refused:
+            self._refused[entry_id] = reason
+        while len(self._refused) > REMEMBERED_REFUSALS:
+            self._refused.popitem(last=False)
+        self.position = max(self.position, position)
+        while self._waiting and self._waiting[0][0] <= self.position:
+            heapq.heappop(self._waiting)[2].set()
+
+
+class Watermarks:
+    """The watermarks of all mappings, kept up to date by `run`."""
+
+    def __init__(self, redis: Redis, mappings: Iterable[Mapping]) -> None:
+        self._redis = redis
+        self._names = {mapping.prefix: Names(mapping.prefix) for mapping in mappings}
+        self._by_prefix = {prefix: Watermark() for prefix in self._names}
+        self._by_channel = {names.channel.encode(): self._by_prefix[prefix] for prefix, names in self._names.items()}
+
+    def __getitem__(self, prefix: str) -> Watermark:
+        return self._by_prefix[prefix]
+
+    async def run(self) -> None:
+        """Follow the commits until cancelled, across lost connections."""
+        lost = False
+        while True:
+            try:
+                async with self._redis.pubsub() as subscription:
+                    await subscription.subscribe(*(names.channel for names in self._names.values()))
+                    await self._read_all()
+                    if lost:
+                        log.info("following the watermark again")
+                        lost = False
+                    await self._follow(subscription)
+            except (*AWAY, RedisError) as error:
+                if not lost:
+                    log.warning("lost the watermark subscription; trying again", error=str(error))
+                    lost = True
+                await anyio.sleep(0.2)
+
+    async def _follow(self, subscription: Any) -> None:
+        while True:
+            message = await subscription.get_message(ignore_subscribe_messages=True, timeout=_POLL_SECONDS)
+            if message is None:
+                if any(watermark.awaited for watermark in self._by_prefix.values()):
+                    await self._read_all()
+            else:
+                self._take(message["channel"], message["data"])
+
+    def _take(self, channel: bytes, data: bytes) -> None:
+        commit = from_json(data)
+        refused = [(EntryId.parse(entry_id), reason) for entry_id, reason in commit["r"]]
+        self._by_channel[channel].advance(EntryId.parse(commit["w"]), refused)
+
+    async def _read_all(self) -> None:
+        for prefix, names in self._names.items():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.xrevrange(names.refused, count=REMEMBERED_REFUSALS)
+                pipeline.get(names.watermark)
+                refused, position = await pipeline.execute()
+            self._by_prefix[prefix].advance(
+                EntryId.parse(position) if position else ZERO,
+                [(EntryId.parse(entry_id), fields[b"r"].decode()) for entry_id, fields in reversed(refused)],
+            )
