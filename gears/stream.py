@@ -101,15 +101,12 @@ class Entry:
     filled_from: int | None = None
 
 
-def decode_entry(entry_id: bytes, fields: Dict[bytes, bytes]) -> Entry | None:
-    """Decode one entry as XREAD returns it; None when it isn't one of ours (no key)."""
-    key = fields.get(b"k")
-    if key is None:
-        return None
+def decode_entry(entry_id: bytes, fields: Dict[bytes, bytes]) -> Entry:
+    """Decode one entry as XREAD returns it; its key is empty when it says nothing about a key."""
     filled_from = fields.get(b"v")
     return Entry(
         EntryId.parse(entry_id),
-        key,
+        fields.get(b"k", b""),
         fields.get(b"e", b"").decode(errors="replace"),
         int(filled_from) if filled_from and filled_from.isdigit() else None,
     )
@@ -119,13 +116,14 @@ class Names:
     """The names of all that the system keeps in Redis for one key prefix."""
 
     def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
         self.stream = f"sync:{{{prefix}}}"
         self.watermark = f"{self.stream}:watermark"
         """String: the last committed entry id."""
         self.lease = f"{self.stream}:lease"
         """String: the token of the committer that works on this mapping."""
         self.refused = f"{self.stream}:refused"
-        """Stream: the latest refused entries, under their own ids, with the reason in field `r`."""
+        """Sorted set: the latest refused entries, `<entry id> <reason>` under the id's milliseconds."""
         self.worker = f"{self.stream}:worker"
         """Hash with a time to live: what the committer says of itself."""
         self.channel = f"{self.stream}:committed"

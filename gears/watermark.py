@@ -13,10 +13,8 @@ from pydantic_core import from_json, to_json
 from gears.errors import Refused
 from gears.mapping import Mapping
 from gears.redis import AWAY, Redis, RedisError
+from gears.refusals import REMEMBERED_REFUSALS, refusals_from
 from gears.stream import ZERO, EntryId, Names
-
-REMEMBERED_REFUSALS = 10_000
-"""Refusals kept in memory; older ones are looked up in Redis."""
 
 _POLL_SECONDS = 1.0
 """Without a message for this long, the watermark is read, in case the subscription is dead without knowing."""
@@ -113,11 +111,8 @@ class Watermarks:
 
     async def _read_all(self) -> None:
         for prefix, names in self._names.items():
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.xrevrange(names.refused, count=REMEMBERED_REFUSALS)
-                pipeline.get(names.watermark)
-                refused, position = await pipeline.execute()
-            self._by_prefix[prefix].advance(
-                EntryId.parse(position) if position else ZERO,
-                [(EntryId.parse(entry_id), fields[b"r"].decode()) for entry_id, fields in reversed(refused)],
-            )
+            watermark = self._by_prefix[prefix]
+            # The watermark first: a refusal is recorded before the watermark moves past it.
+            position = await self._redis.get(names.watermark)
+            refused = await refusals_from(self._redis, names, watermark.position)
+            watermark.advance(EntryId.parse(position) if position else ZERO, refused)

@@ -1,0 +1,40 @@
+"""The latest refused entries, kept in Redis for writers that missed the announcement."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gears.redis import Redis
+from gears.stream import EntryId, Names
+
+REMEMBERED_REFUSALS = 10_000
+"""How many refused entries are remembered, in Redis and in each process; dead letters in MongoDB keep all."""
+
+Refusal = tuple[EntryId, str]
+"""A refused entry and the reason."""
+
+
+async def record_refusals(redis: Redis, names: Names, refusals: Iterable[Refusal]) -> None:
+    """Remember refused entries; recording one again changes nothing."""
+    members = {f"{entry_id} {reason}": entry_id.ms for entry_id, reason in refusals}
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.zadd(names.refused, members)
+        pipeline.zremrangebyrank(names.refused, 0, -REMEMBERED_REFUSALS - 1)
+        await pipeline.execute()
+
+
+async def refusals_from(redis: Redis, names: Names, first: EntryId) -> list[Refusal]:
+    """The remembered refusals at or above this entry, in order."""
+    members: Any = await redis.zrangebyscore(names.refused, first.ms, "+inf")
+    refusals = [_parse(member) for member in members]
+    return sorted(refusal for refusal in refusals if refusal[0] >= first)
+
+
+async def refusal_of(redis: Redis, names: Names, entry_id: EntryId) -> str | None:
+    """Why this entry was refused; None when it wasn't, or when that is long ago."""
+    members: Any = await redis.zrangebyscore(names.refused, entry_id.ms, entry_id.ms)
+    return dict(_parse(member) for member in members).get(entry_id)
+
+
+def _parse(member: bytes) -> Refusal:
+    entry_id, _, reason = member.decode().partition(" ")
+    return EntryId.parse(entry_id), reason

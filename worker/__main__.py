@@ -1,0 +1,63 @@
+"""`python -m worker`: the write-through worker."""
+
+import signal
+import sys
+from functools import partial
+
+import anyio
+import typer
+from anyio import CancelScope
+from pydantic import ValidationError
+
+from gears import logging
+from gears.errors import ConfigError
+from gears.mongo import open_client
+from gears.redis import connect
+from gears.settings import Settings
+from worker.lead import Leader
+
+app = typer.Typer(add_completion=False, help="Brings what the recipe captured to MongoDB.")
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context) -> None:
+    """Without a verb: all that a sidecar does."""
+    if context.invoked_subcommand is None:
+        commit()
+
+
+@app.command()
+def commit() -> None:
+    """Commit the sync streams of all mappings to MongoDB, until SIGTERM or Ctrl-C."""
+    try:
+        settings = Settings()
+        anyio.run(partial(_run, settings), backend_options={"use_uvloop": True})
+    except (ConfigError, ValidationError) as error:
+        sys.stderr.write(f"worker: {error}\n")
+        raise typer.Exit(2) from None
+
+
+async def _run(settings: Settings) -> None:
+    logging.configure(settings.log_level)
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    mongo = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
+            for mapping in settings.mappings:
+                tasks.start_soon(Leader(redis, mongo, mapping, settings).run)
+    finally:
+        mongo.close()
+        with anyio.move_on_after(1, shield=True):
+            await redis.aclose()
+
+
+async def _stop_on_signal(scope: CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m worker")

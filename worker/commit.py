@@ -1,0 +1,174 @@
+"""The committer: brings what the sync stream says to MongoDB, in order, for ever.
+
+There is one committer per mapping at a time and committed entries are trimmed from the stream, so the stream itself is
+the list of what is left to do: a committer starts at its beginning, whatever its predecessor was doing.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import anyio
+from pymongo.errors import PyMongoError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from gears.backlog import last_entry
+from gears.engines import Engine
+from gears.errors import LeaseLost
+from gears.mongo import MongoError, Store
+from gears.redis import Redis
+from gears.refusals import refusals_from
+from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names, decode_entry
+from gears.watermark import encode_commit
+from worker.lease import Lease
+from worker.plan import KeyEntries, Refusal, Verify, coalesce, decide
+from worker.refuse import refuse, restore
+from worker.reporter import Reporter
+from worker.rewind import raise_stream
+from worker.states import read_states
+
+_BLOCK_MS = 1000
+_BACKOFF = wait_random_exponential(multiplier=0.05, max=3)
+
+_ACKNOWLEDGE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+redis.call('XTRIM', KEYS[3], 'MINID', ARGV[3])
+for i = 5, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+redis.call('PUBLISH', KEYS[4], ARGV[4])
+return 1
+"""
+"""Fenced by the lease: whoever lost it acknowledges nothing."""
+
+
+class Committer:
+    """Commits one mapping while it holds the lease.
+
+    Args:
+        redis: client with replies as bytes.
+        store: the mapping's documents in MongoDB.
+        engine: the mapping's engine, for roll-backs.
+        lease: the lease under which to commit.
+        reporter: where to say how it goes.
+        batch_size: most entries in one commit.
+    """
+
+    def __init__(
+        self, redis: Redis, store: Store, engine: Engine, lease: Lease, reporter: Reporter, *, batch_size: int
+    ) -> None:
+        self._redis = redis
+        self._store = store
+        self._engine = engine
+        self._lease = lease
+        self._reporter = reporter
+        self._names = Names(engine.mapping.prefix)
+        self._batch_size = batch_size
+        self._inherited = ZERO
+        self._acknowledge_script = redis.register_script(_ACKNOWLEDGE)
+
+    async def run(self) -> None:
+        """Commit until cancelled.
+
+        Raises:
+            LeaseLost: another committer is at work.
+            RedisError: Redis is away; start again under a new lease.
+        """
+        await self._start_above_checkpoint()
+        position = ZERO
+        while True:
+            entries = await self._read(position)
+            while entries:
+                done = await self._commit_some(entries)
+                position = entries[done - 1].id
+                entries = entries[done:]
+
+    async def _start_above_checkpoint(self) -> None:
+        """Make sure that new entries get higher versions than all that MongoDB holds.
+
+        They don't by themselves when Redis came back without its tail and its clock had been set back.
+        """
+        checkpoint = None
+        async for attempt in self._retrying():
+            with attempt:
+                checkpoint = await self._store.checkpoint()
+        self._reporter.committing()
+        if checkpoint is not None:
+            await raise_stream(self._redis, self._names, checkpoint)
+        self._inherited = await last_entry(self._redis, self._names)
+
+    async def _read(self, position: EntryId) -> list[Entry]:
+        reply: Any = await self._redis.xread(
+            {self._names.stream: str(position)}, count=self._batch_size, block=_BLOCK_MS
+        )
+        if not reply:
+            return []
+        [[_, raw]] = reply
+        return [decode_entry(entry_id, fields) for entry_id, fields in raw]
+
+    async def _commit_some(self, entries: Sequence[Entry]) -> int:
+        """Commit the first of these entries, as many as MongoDB manages in time; return how many."""
+        size = len(entries)
+        async for attempt in self._retrying():
+            with attempt:
+                try:
+                    await self._commit(entries[:size])
+                except PyMongoError as error:
+                    if error.timeout:
+                        size = max(1, size // 2)
+                    raise
+        self._reporter.committing()
+        return size
+
+    async def _commit(self, entries: Sequence[Entry]) -> None:
+        keys = coalesce(entry for entry in entries if entry.key)
+        states = await read_states(self._redis, self._names, list(keys.values()))
+        decisions = [decide(self._engine.mapping, key, states[key.key]) for key in keys.values()]
+        refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
+        checks = [decision for decision in decisions if isinstance(decision, Verify)]
+        changes = {
+            decision.document_id: (key, decision)
+            for key, decision in zip(keys.values(), decisions, strict=True)
+            if not isinstance(decision, Refusal | Verify | None)
+        }
+        last = entries[-1].id
+        self._lease.check()
+        refused = await self._store.commit([change for _, change in changes.values()], last)
+        for document_id, reason in refused.items():
+            key, _ = changes[document_id]
+            seen = states[key.key]
+            refusals.append(Refusal(key, reason, seen if isinstance(seen, bytes) else None))
+        if checks:
+            await restore(self._engine, self._store, checks)
+        refused_entries = await refuse(self._redis, self._engine, self._store, refusals) if refusals else {}
+        refused_entries |= await self._refused_before(entries)
+        await self._acknowledge(entries[-1].id, keys.values(), refused_entries)
+        self._reporter.committed(len(entries), len(refused_entries))
+
+    async def _refused_before(self, entries: Sequence[Entry]) -> dict[EntryId, str]:
+        """What a predecessor refused and rolled back without coming to say so: it looks well now, and isn't."""
+        if entries[0].id > self._inherited:
+            return {}
+        ids = {entry.id for entry in entries}
+        return {i: reason for i, reason in await refusals_from(self._redis, self._names, entries[0].id) if i in ids}
+
+    async def _acknowledge(self, last: EntryId, keys: Iterable[KeyEntries], refused: dict[EntryId, str]) -> None:
+        prefix = len(self._names.prefix) + 1
+        marks = [self._names.gone.encode() + key.key[prefix:] for key in keys if key.marked]
+        done = await self._acknowledge_script(
+            keys=[self._names.lease, self._names.watermark, self._names.stream, self._names.channel, *marks],
+            args=[self._lease.token, str(last), str(last.next), encode_commit(last, sorted(refused.items())), GONE_TTL],
+        )
+        if not done:
+            raise LeaseLost("another committer took over")
+
+    def _retrying(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            retry=retry_if_exception_type(MongoError),
+            wait=_BACKOFF,
+            before_sleep=self._say_retrying,
+            sleep=anyio.sleep,
+            reraise=True,
+        )
+
+    def _say_retrying(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self._reporter.retrying(f"MongoDB: {error}"[:500])

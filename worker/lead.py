@@ -1,0 +1,104 @@
+"""One mapping's place in a worker: wait for the lease, commit and look after the recipe, begin again after errors."""
+
+import os
+import socket
+from uuid import uuid4
+
+import anyio
+import structlog
+from motor.motor_asyncio import AsyncIOMotorClient
+from redis.exceptions import RedisError
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from gears.engines import open_engine
+from gears.errors import (
+    CaptureMissing,
+    ConfigError,
+    DuplicateIds,
+    LeaseLost,
+    OutcomeUnknown,
+    RedisAway,
+)
+from gears.mapping import Mapping
+from gears.mongo import Document, MongoError, Store
+from gears.redis import AWAY, Redis
+from gears.settings import Settings
+from gears.stream import Names
+from worker.commit import Committer
+from worker.lease import Lease
+from worker.reporter import Reporter
+from worker.supervise import supervise
+
+_STANDBY_POLL = 0.5
+_RESTART = (LeaseLost, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, RedisError, *AWAY)
+
+
+class Leader:
+    """Takes part in committing one mapping."""
+
+    def __init__(
+        self, redis: Redis, mongo: "AsyncIOMotorClient[Document]", mapping: Mapping, settings: Settings
+    ) -> None:
+        self._redis = redis
+        self._mapping = mapping
+        self._settings = settings
+        self._store = Store(mongo, mapping)
+        self._owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        self._log = structlog.get_logger().bind(mapping=mapping.prefix)
+
+    async def run(self) -> None:
+        """Lead whenever nobody else does, until cancelled."""
+        failed = ""
+        while True:
+            lease = Lease(self._redis, Names(self._mapping.prefix).lease, self._settings.lease_ttl)
+            try:
+                await lease.hold(lambda lease=lease: self._lead(lease))  # type: ignore[misc]
+                failed = ""
+            except* _RESTART as errors:
+                reason = "; ".join(sorted({str(error) for error in _leaves(errors)}))
+                if reason != failed:
+                    self._log.error("committing stopped; trying again", reason=reason)
+                failed = reason
+            await anyio.sleep(_STANDBY_POLL)
+
+    async def _lead(self, lease: Lease) -> None:
+        reporter = Reporter(self._redis, self._mapping, self._owner)
+        self._log.info("holding the lease", owner=self._owner)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(reporter.run)
+                engine = await open_engine(self._redis, self._mapping, self._settings.engine)
+                await engine.install()
+                tasks.start_soon(supervise, engine)
+                await self._prepare(reporter)
+                committer = Committer(
+                    self._redis, self._store, engine, lease, reporter, batch_size=self._settings.batch_size
+                )
+                await committer.run()
+        finally:
+            await reporter.withdraw()
+
+    async def _prepare(self, reporter: Reporter) -> None:
+        """Ensure MongoDB's indexes, however long it takes for MongoDB, or for somebody, to make it possible."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((MongoError, DuplicateIds)),
+            wait=wait_random_exponential(multiplier=0.1, max=3),
+            sleep=anyio.sleep,
+        ):
+            with attempt:
+                try:
+                    await self._store.prepare()
+                except DuplicateIds as error:
+                    reporter.blocked(str(error))
+                    raise
+                except MongoError as error:
+                    reporter.retrying(f"MongoDB: {error}"[:500])
+                    raise
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]

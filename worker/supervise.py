@@ -1,0 +1,27 @@
+"""Keep the recipe in place: install it when it is missing, of another version, or failing."""
+
+import anyio
+import structlog
+from redis.exceptions import ResponseError
+
+from gears.engines import Engine
+from gears.redis import AWAY
+
+_EVERY = 1.0
+
+
+async def supervise(engine: Engine) -> None:
+    """Look after the recipe until cancelled."""
+    log = structlog.get_logger().bind(mapping=engine.mapping.prefix, engine=engine.name)
+    failed = ""
+    while True:
+        try:
+            status = await engine.status()
+            if status.problem and await engine.install():
+                log.warning("installed the recipe", because=status.problem, version=status.expected)
+            failed = ""
+        except (*AWAY, ResponseError) as error:
+            if str(error) != failed:
+                log.error("could not look after the recipe", error=str(error))
+                failed = str(error)
+        await anyio.sleep(_EVERY)
