@@ -11,7 +11,7 @@ import bson
 from bson.raw_bson import RawBSONDocument
 from pydantic_core import from_json, to_json
 
-from gears.errors import Refused
+from gears.errors import MalformedJson, Refused
 from gears.mapping import Mapping
 
 BSON_MAX_BYTES = 16 * 1024 * 1024
@@ -27,16 +27,32 @@ RESERVED = frozenset({"_id", "_sync"})
 JsonObject = dict[str, Any]
 
 
+def parse_json(text: bytes | str) -> Any:
+    """Parse JSON text; NaN, Infinity, lone surrogates and anything but UTF-8 are no JSON.
+
+    Raises:
+        MalformedJson: it is no JSON.
+        Refused: it is JSON, but too deep or with too large a number to be parsed here.
+    """
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        message = str(error)
+        if message.startswith("recursion limit"):
+            raise Refused(f"the document is nested deeper than {BSON_MAX_DEPTH} levels; flatten it") from None
+        if message.startswith("number out of range"):
+            raise Refused(f"a number has too many digits ({message}); send it as a string") from None
+        raise MalformedJson(f"the document is not valid JSON: {message}") from None
+
+
 def parse_object(text: bytes | str) -> JsonObject:
     """Parse the JSON text of a document, as strictly as RedisJSON and BSON need it.
 
     Raises:
-        Refused: it is no JSON, no object, or holds what MongoDB can't.
+        MalformedJson: it is no JSON.
+        Refused: it is no object, or holds what MongoDB can't.
     """
-    try:
-        value = from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise Refused(f"the document is not valid JSON: {error}") from None
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise Refused(f"the document must be a JSON object, not {_kind(value)}")
     check_object(value)

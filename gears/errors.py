@@ -45,6 +45,10 @@ class Refused(ValueError):
         self.reason = reason
 
 
+class MalformedJson(Refused):
+    """The text is no JSON at all."""
+
+
 class DuplicateIds(Exception):
     """The unique index on the id field can't be built: documents share an id; the message names some."""
 

@@ -5,6 +5,7 @@ Beside a mapping's own collection, its database holds three of ours: `sync_tombs
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -97,9 +98,14 @@ def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
         raise ConfigError(f"MONGO_URI can't be used: {error}") from error
 
 
+def within(seconds: float) -> AbstractContextManager[Any]:
+    """A deadline for the operations in a block; they raise `MongoError` when it passes."""
+    return pymongo.timeout(seconds)
+
+
 async def ping(client: "AsyncIOMotorClient[Document]", *, timeout: float) -> None:
     """Raise `MongoError` unless MongoDB answers within `timeout` seconds."""
-    with pymongo.timeout(timeout):
+    with within(timeout):
         await client.admin.command("ping")
 
 

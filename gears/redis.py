@@ -9,7 +9,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
-from gears.errors import OutcomeUnknown, RedisAway
+from gears.errors import ConfigError, OutcomeUnknown, RedisAway
 
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
 """What redis-py raises when the server can't be reached, is loading or doesn't answer in time."""
@@ -22,17 +22,23 @@ def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
         url: `redis://`, `rediss://` or `unix://` URL.
         timeout: deadline of each command, and of waiting for a free connection, in seconds.
         max_connections: most connections at a time; further commands wait for a free one.
+
+    Raises:
+        ConfigError: the URL can't be used.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=timeout,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+    except ValueError as error:
+        raise ConfigError(f"REDIS_URL can't be used: {error}") from error
     return Redis.from_pool(pool)
 
 
