@@ -1,0 +1,215 @@
+"""Real processes under test: Redis, a MongoDB-protocol server, workers and the API, each of which can be hurt."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import anyio
+import httpx
+from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gears.settings import Settings
+from service.embedded import leash, servers
+from service.embedded.child import Child
+from service.embedded.setup import LOOPBACK, Setup
+
+MAPPINGS = "todos=test.todos:id,notes=test.notes:id"
+
+Probe = Callable[[], Awaitable[object]]
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def eventually(probe: Callable[[], Awaitable[Any]], *, within: float = 10.0, pause: float = 0.01) -> Any:
+    """The first true result of `probe`, asked again and again.
+
+    Raises:
+        AssertionError: there was none within so many seconds.
+    """
+    deadline = monotonic() + within
+    while True:
+        result = await probe()
+        if result:
+            return result
+        assert monotonic() < deadline, f"not within {within} s; last result: {result!r}"
+        await anyio.sleep(pause)
+
+
+class Process:
+    """One process.
+
+    Args:
+        child: how the launcher would start it.
+        folder: where its output goes.
+        env: environment variables beside the launcher's.
+        ready: raises, or returns something false, until it can be used; the launcher's own probe by default.
+    """
+
+    def __init__(self, child: Child, folder: Path, env: dict[str, str], ready: Probe | None = None) -> None:
+        self.name = child.name
+        self.log = folder / f"{child.name}.log"
+        self._command = [sys.executable, "-S", leash.__file__, str(os.getpid()), *child.command]
+        self._env = dict(child.environment) | env
+        self._ready = ready or child.ready
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self, *, wait: bool = True) -> None:
+        """Start it and wait until it is ready."""
+        assert not self.running, f"{self.name} runs already"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 it returns at once
+                self._command, env=os.environ | self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        if wait:
+            await self.wait_ready()
+
+    async def wait_ready(self, within: float = 30.0) -> None:
+        deadline = monotonic() + within
+        while True:
+            try:
+                if await self._ready():
+                    return
+            except (OSError, RedisError, PyMongoError) as error:
+                last: object = error
+            else:
+                last = "not ready"
+            assert self.running, f"{self.name} ended while starting:\n{self.log.read_text()[-3000:]}"
+            assert monotonic() < deadline, f"{self.name} is not ready: {last!r}\n{self.log.read_text()[-3000:]}"
+            await anyio.sleep(0.02)
+
+    async def stop(self, within: float = 10.0) -> float:
+        """SIGTERM; return how many seconds it took to end."""
+        started = monotonic()
+        self._signal(signal.SIGTERM)
+        await eventually(self._ended, within=within)
+        return monotonic() - started
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        self._signal(signal.SIGKILL)
+        await eventually(self._ended)
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    async def _ended(self) -> bool:
+        return not self.running
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+class Stack:
+    """A whole system on free ports.
+
+    Args:
+        folder: where its data and logs go.
+        env: settings beside the usual ones.
+    """
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        self.setup = Setup(host=LOOPBACK, port=free_port(), redis_port=free_port(), mongo_port=free_port(), data=folder)
+        (folder / "redis").mkdir(parents=True, exist_ok=True)
+        self.redis_url, self.mongo_uri = self.setup.redis_url, self.setup.mongo_uri
+        self.env = {"REDIS_URL": self.redis_url, "MONGO_URI": self.mongo_uri, "MAPPINGS": MAPPINGS} | env
+        self.settings = Settings.model_validate(self.env)
+        self.redis_client: Redis = Redis.from_url(self.redis_url, socket_timeout=5, protocol=2)
+        self.mongo_client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+            self.mongo_uri, serverSelectionTimeoutMS=2000, timeoutMS=10_000
+        )
+        self.client = httpx.AsyncClient(base_url=self.setup.api_url, timeout=30)
+        self.redis = Process(servers.redis(servers.find_wheels(), self.setup), folder, {})
+        self.mongo = Process(servers.mongo(self.setup), folder, {})
+        self.worker = self.another_worker("worker")
+        self.api = self.another_api("api", self.setup.port)
+
+    def another_worker(self, name: str, **env: str) -> Process:
+        """One more worker on the same servers."""
+        return Process(replace(servers.worker(self.setup), name=name), self.folder, self.env | env, self._worker_ready)
+
+    def another_api(self, name: str, port: int) -> Process:
+        """One more API on the same servers."""
+        return Process(replace(servers.api(replace(self.setup, port=port)), name=name), self.folder, self.env)
+
+    @property
+    def todos(self) -> Any:
+        """The collection of the mapping `todos`."""
+        return self.mongo_client.test.todos
+
+    @property
+    def processes(self) -> list[Process]:
+        return [self.api, self.worker, self.mongo, self.redis]
+
+    async def start(self, *processes: Process) -> None:
+        """Start these, or all."""
+        for process in processes or self.processes[::-1]:
+            await process.start()
+
+    async def stored(self, document_id: str, collection: str = "todos") -> dict[str, Any] | None:
+        """What MongoDB holds under this id, without `_id` and `_sync`."""
+        found = await self.mongo_client.test[collection].find_one({"id": document_id})
+        return None if found is None else {k: v for k, v in found.items() if k not in ("_id", "_sync")}
+
+    async def set(self, document_id: str, document: Any, prefix: str = "todos") -> None:
+        """A plain client's JSON.SET."""
+        await self.redis_client.json().set(f"{prefix}:{document_id}", "$", document)
+
+    async def get(self, document_id: str, prefix: str = "todos") -> Any:
+        """A plain client's JSON.GET."""
+        return await self.redis_client.json().get(f"{prefix}:{document_id}")
+
+    async def drained(self, prefix: str = "todos", within: float = 15.0) -> None:
+        """Wait until nothing is left to commit."""
+
+        async def probe() -> bool:
+            return int(await self.redis_client.xlen(f"sync:{{{prefix}}}")) == 0
+
+        await eventually(probe, within=within)
+
+    async def close(self) -> None:
+        """Kill what still runs."""
+        for process in self.processes:
+            if process.running:
+                process.thaw()
+                await process.kill()
+        await self.client.aclose()
+        await self.redis_client.aclose()
+        await self.mongo_client.close()
+
+    async def _worker_ready(self) -> bool:
+        for mapping in self.settings.mappings:
+            state = await self.redis_client.hget(f"sync:{{{mapping.prefix}}}:worker", "state")
+            if state != b"committing":
+                return False
+        return True

@@ -1,0 +1,42 @@
+"""Mappings: what is accepted, and what is said about the rest."""
+
+import pytest
+from pydantic import ValidationError
+
+from gears.errors import ConfigError
+from gears.mapping import Mapping, parse_mappings
+from gears.settings import Settings
+
+
+def test_mappings_are_parsed() -> None:
+    assert parse_mappings("todos=test.todos:id, app:notes=my.notes.all:key:service.models.Todo") == (
+        Mapping("todos", "test", "todos", "id"),
+        Mapping("app:notes", "my", "notes.all", "key", "service.models.Todo"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        ("todos", "form"),
+        ("todos=test:id", "form"),
+        ("a b=test.todos:id", "letters"),
+        ("sync=test.todos:id", "service itself"),
+        ("docs=test.todos:id", "service itself"),
+        ("todos=test.todos:_id", "id field"),
+        ("todos=test.sync_tombstones:id", "reserved"),
+        ("app=test.a:id,app:todos=test.b:id", "belong"),
+        ("a=test.a:id,a=test.b:id", "belong"),
+        ("a=test.a:id,b=test.a:id", "share"),
+    ],
+)
+def test_a_mapping_that_cannot_work_is_explained(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_mappings(text)
+
+
+def test_settings_name_the_variable_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPPINGS", "nonsense")
+    with pytest.raises(ValidationError, match="MAPPINGS"):
+        Settings()

@@ -1,0 +1,105 @@
+"""The pure decisions of the committer."""
+
+import bson
+import pytest
+
+from gears.mapping import parse_mappings
+from gears.mongo import Remove, Upsert
+from gears.stream import Entry, EntryId
+from worker.plan import Gone, KeyEntries, Refusal, Verify, coalesce, decide
+
+MAPPING = parse_mappings("todos=test.todos:id")[0]
+KEY = b"todos:1"
+
+
+def entry(ms: int, event: str = "json.set", key: bytes = KEY, filled_from: int | None = None) -> Entry:
+    return Entry(EntryId(ms, 0), key, event, filled_from)
+
+
+def entries(*all_of_them: Entry) -> KeyEntries:
+    return coalesce(all_of_them)[KEY]
+
+
+def test_a_batch_holds_each_key_once_at_its_highest_version() -> None:
+    batch = coalesce([entry(1), entry(2, key=b"todos:2"), entry(3)])
+    assert list(batch) == [KEY, b"todos:2"]
+    assert batch[KEY].ids == [EntryId(1, 0), EntryId(3, 0)]
+    assert batch[KEY].version == EntryId(3, 0).version
+
+
+def test_a_document_becomes_an_upsert_with_the_keys_id_and_version() -> None:
+    decision = decide(MAPPING, entries(entry(1)), b'{"name":"a","id":7}')
+    assert isinstance(decision, Upsert)
+    assert bson.decode(decision.document.raw) == {"id": "1", "name": "a", "_sync": {"v": EntryId(1, 0).version}}
+
+
+def test_a_deleted_key_is_removed_whatever_was_written_before() -> None:
+    assert decide(MAPPING, entries(entry(1), entry(2, "del")), Gone.DELETED) == Remove("1", EntryId(2, 0).version)
+
+
+def test_an_evicted_key_is_no_delete() -> None:
+    decision = decide(MAPPING, entries(entry(1)), Gone.LOST)
+    assert isinstance(decision, Refusal)
+    assert "evicted" in decision.reason
+
+
+def test_a_key_of_another_type_is_left_alone() -> None:
+    assert decide(MAPPING, entries(entry(1, "del")), Gone.FOREIGN) is None
+
+
+def test_a_fill_alone_is_verified() -> None:
+    decision = decide(MAPPING, entries(entry(1, "fill", filled_from=5), entry(2, "fill", filled_from=6)), b"{}")
+    assert isinstance(decision, Verify)
+    assert decision.entries.filled_from == 6
+
+
+@pytest.mark.parametrize("order", [("fill", "json.set"), ("json.set", "fill")])
+def test_a_fill_beside_a_write_is_a_write(order: tuple[str, str]) -> None:
+    batch = entries(*(entry(n, event, filled_from=5 if event == "fill" else None) for n, event in enumerate(order)))
+    assert isinstance(decide(MAPPING, batch, b"{}"), Upsert)
+
+
+@pytest.mark.parametrize(
+    ("document", "names"),
+    [
+        (b"[1]", "object"),
+        (b'"x"', "object"),
+        (b'{"a":{"b":[9223372036854775808]}}', "'a.b.0'"),
+        (b'{"_id":1}', "'_id'"),
+        (b'{"_sync":1}', "'_sync'"),
+        (b'{"$set":1}', "'$set'"),
+        (b'{"a":{"x\\u0000y":1}}', "NUL"),
+        (b'{"a":' * 100 + b"1" + b"}" * 100, None),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "100 levels"),
+        (b'{"a":"' + b"x" * 16 * 1024 * 1024 + b'"}', "bytes"),
+    ],
+    ids=["array", "string", "integer", "_id", "_sync", "dollar", "nul", "depth-100", "depth-101", "size"],
+)
+def test_what_mongodb_cannot_hold_is_refused_with_the_field_named(document: bytes, names: str | None) -> None:
+    decision = decide(MAPPING, entries(entry(1)), document)
+    if names is None:
+        assert isinstance(decision, Upsert)
+    else:
+        assert isinstance(decision, Refusal)
+        assert names in decision.reason
+
+
+@pytest.mark.parametrize("key", [b"todos:\xff", b"todos:", b"todos:" + b"x" * 1025, b"todos:a\0b"])
+def test_a_key_that_is_no_id_is_refused(key: bytes) -> None:
+    decision = decide(MAPPING, coalesce([entry(1, key=key)])[key], b"{}")
+    assert isinstance(decision, Refusal)
+    assert decide(MAPPING, coalesce([entry(1, key=key)])[key], Gone.DELETED) is None
+
+
+def test_versions_order_as_entry_ids_do() -> None:
+    ids = [EntryId(1, 0), EntryId(1, 1), EntryId(1, 2**20 - 1), EntryId(2, 0), EntryId(2**43 - 1, 2**20 - 1)]
+    assert sorted(ids, key=lambda i: i.version) == ids
+    assert [EntryId.of_version(i.version) for i in ids] == ids
+    assert all(i.version < 2**63 for i in ids)
+    assert EntryId(1, 2**20 - 1).next == EntryId(2, 0)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1-", "-1", "a-b", "1-1-1", "1-1048576", f"{2**43}-0", "²-1"])
+def test_what_is_no_entry_id_is_not_taken_for_one(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not of the form|out of range"):
+        EntryId.parse(text)
