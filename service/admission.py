@@ -1,0 +1,61 @@
+"""How many writes, and how many bytes of them, are in flight at a time, so that memory stays bounded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.problems import OVERLOADED, Problem
+
+MAX_WRITES = 4096
+"""Most writes in flight, waiting ones included."""
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Most bytes of bodies in flight."""
+
+
+class Admission:
+    """What is in flight in this process."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+        self.bytes = 0
+
+    @contextmanager
+    def admit(self) -> Iterator["Ticket"]:
+        """Count a write in for the time of a block.
+
+        Raises:
+            Problem: there are too many.
+        """
+        if self.writes >= MAX_WRITES:
+            raise Problem(OVERLOADED, f"{MAX_WRITES} writes are in flight already")
+        ticket = Ticket(self)
+        self.writes += 1
+        try:
+            yield ticket
+        finally:
+            self.writes -= 1
+            ticket.release()
+
+
+class Ticket:
+    """One admitted write."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._held = 0
+
+    def hold(self, size: int) -> None:
+        """Count so many more bytes of the body in.
+
+        Raises:
+            Problem: they are too many.
+        """
+        if self._admission.bytes + size > MAX_BYTES:
+            raise Problem(OVERLOADED, f"bodies of {MAX_BYTES // 2**20} MiB are in flight already")
+        self._admission.bytes += size
+        self._held += size
+
+    def release(self) -> None:
+        """Count the body out: its bytes aren't needed any more."""
+        self._admission.bytes -= self._held
+        self._held = 0

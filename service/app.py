@@ -1,0 +1,105 @@
+"""The application: everything put together, for one process."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from gears.mongo import Store, open_client
+from gears.redis import connect
+from gears.settings import Settings
+from gears.watermark import Watermarks
+from service.admission import Admission
+from service.confirm import Confirmations
+from service.docs import docs_routes
+from service.documents import Documents
+from service.engines import Engines
+from service.guard import Guard, on_http_exception
+from service.inspect import Inspector
+from service.methods import Methods
+from service.metrics import Measured, Metrics
+from service.models import load_models
+from service.openapi import openapi
+from service.probes import Probes
+from service.readiness import Readiness
+from service.resource import Resource
+from service.sync import Sync
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The API for these settings.
+
+    It starts whether Redis and MongoDB are there or not, and is ready as soon as they are. Its `state.stop()` makes
+    writes that wait come to an end soon.
+
+    Raises:
+        ConfigError: a setting can't be used.
+    """
+    models = load_models(settings.mappings)
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    mongo = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
+    stores = {mapping.prefix: Store(mongo, mapping) for mapping in settings.mappings}
+    engines = Engines(redis, settings.mappings, settings.engine)
+    watermarks = Watermarks(redis, settings.mappings)
+    admission = Admission()
+    metrics = Metrics(lambda: admission.writes)
+    confirmations = Confirmations(watermarks, metrics, settings.commit_timeout)
+    inspector = Inspector(redis, mongo, stores, engines)
+    probes = Probes(Readiness(inspector, backlog_limit=settings.backlog_limit), inspector, metrics)
+    sync = Sync(redis, settings.mappings, inspector)
+    resources = [
+        Resource(
+            Documents(mapping, redis, stores[mapping.prefix], engines, backlog_limit=settings.backlog_limit),
+            models[mapping.prefix],
+            confirmations,
+            admission,
+        )
+        for mapping in settings.mappings
+    ]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_follow, watermarks)
+                yield
+                tasks.cancel_scope.cancel()
+        finally:
+            mongo.close()
+            with anyio.move_on_after(1, shield=True):
+                await redis.aclose()
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", Methods({"GET": probes.health})),
+            Route("/readyz", Methods({"GET": probes.ready})),
+            Route("/metrics", Methods({"GET": probes.metrics})),
+            Route("/sync", Methods({"GET": sync.overview})),
+            Route("/sync/{token}", Methods({"GET": sync.token})),
+            *docs_routes(openapi(settings.mappings, models)),
+            *(route for resource in resources for route in resource.routes()),
+        ],
+        middleware=[Middleware(Measured, metrics), Middleware(Guard)],
+        exception_handlers={HTTPException: on_http_exception},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.stop = confirmations.stop
+    return app
+
+
+async def _follow(watermarks: Watermarks) -> None:
+    """Follow the watermarks, come what may: without them no write would ever be confirmed."""
+    while True:
+        try:
+            await watermarks.run()
+        except Exception:
+            log.exception("following the watermark failed; starting again")
+            await anyio.sleep(1)

@@ -1,0 +1,84 @@
+"""Waiting until MongoDB has confirmed a write."""
+
+from time import perf_counter
+
+from anyio import CancelScope, current_time
+
+from gears.errors import Refused
+from gears.mapping import Mapping
+from gears.stream import EntryId
+from gears.watermark import Watermarks
+from service.metrics import Metrics
+from service.preferences import Preferences
+from service.problems import NOT_CONFIRMED, REFUSED, Problem
+
+_STOPPING_SECONDS = 1.0
+"""How much longer writes wait once the process is told to end."""
+
+
+class Confirmations:
+    """The writes of this process that wait.
+
+    Args:
+        watermarks: tell how far each mapping is committed.
+        metrics: told how long each write waited.
+        timeout: seconds that a write waits unless it says otherwise.
+    """
+
+    def __init__(self, watermarks: Watermarks, metrics: Metrics, timeout: float) -> None:
+        self._watermarks = watermarks
+        self._metrics = metrics
+        self._timeout = timeout
+        self._scopes: set[CancelScope] = set()
+        self._stopping = False
+
+    async def confirmed(self, mapping: Mapping, entry_id: EntryId, preferences: Preferences) -> bool:
+        """Wait for the confirmation of an entry; False if the writer prefers not to wait longer.
+
+        Raises:
+            Problem: the document was refused, or isn't confirmed in time.
+        """
+        started = perf_counter()
+        seconds = self._patience(preferences)
+        with CancelScope(deadline=current_time() + seconds) as scope:
+            self._scopes.add(scope)
+            try:
+                await self._watermarks[mapping.prefix].reached(entry_id)
+            except Refused as refusal:
+                headers = {"Sync-Token": str(entry_id)} | preferences.applied(accepted=False)
+                raise Problem(REFUSED, refusal.reason, headers=headers) from None
+            finally:
+                self._scopes.discard(scope)
+                self._metrics.commit_wait(mapping.prefix, perf_counter() - started)
+            return True
+        if preferences.respond_async:
+            return False
+        raise self._not_confirmed(mapping, entry_id, preferences)
+
+    def stop(self) -> None:
+        """Let what waits wait only a little longer."""
+        self._stopping = True
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, current_time() + _STOPPING_SECONDS)
+
+    def _patience(self, preferences: Preferences) -> float:
+        if preferences.wait is None:
+            seconds = 0.0 if preferences.respond_async else self._timeout
+        else:
+            seconds = preferences.wait
+        return min(seconds, _STOPPING_SECONDS) if self._stopping else seconds
+
+    def _not_confirmed(self, mapping: Mapping, entry_id: EntryId, preferences: Preferences) -> Problem:
+        path = status_path(mapping, entry_id)
+        return Problem(
+            NOT_CONFIRMED,
+            f"MongoDB has not confirmed the write in time; it stays queued, and GET {path} tells when it is committed",
+            headers={"Sync-Token": str(entry_id)} | preferences.applied(accepted=False),
+            token=str(entry_id),
+            sync=path,
+        )
+
+
+def status_path(mapping: Mapping, entry_id: EntryId) -> str:
+    """Where to ask whether an entry is committed."""
+    return f"/sync/{entry_id}?mapping={mapping.prefix}"

@@ -1,0 +1,231 @@
+"""The documents of one mapping: read from Redis, from MongoDB when cold, and written through the engine."""
+
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+from redis.exceptions import ResponseError
+
+from gears.document import JsonObject, decode, to_text, version_of
+from gears.engines import Absent, Any_, Equals, Present, Written
+from gears.errors import CaptureMissing, ForeignKey, OutcomeUnknown, PreconditionFailed, RedisAway, RedisRefused
+from gears.mapping import Mapping
+from gears.mongo import MongoError, Store, within
+from gears.redis import AWAY, Redis
+from gears.stream import EntryId, Names
+from service.conditions import Conditions
+from service.engines import Engines
+from service.problems import ALREADY_EXISTS, CONTENDED, MONGO_UNAVAILABLE, NOT_FOUND, Problem
+from service.single_flight import SingleFlight
+
+_GLANCE_SECONDS = 1.0
+"""Deadline of asking MongoDB for what only decides between 200 and 201."""
+
+_READ_SECONDS = 3.0
+"""Deadline of reading from MongoDB what a request can't do without."""
+
+_ATTEMPTS = 20
+"""How often a write is tried that depends on a state which others keep changing."""
+
+_PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A document that was stored.
+
+    Args:
+        written: what Redis made of it.
+        created: whether there was none before.
+    """
+
+    written: Written
+    created: bool
+
+
+class Documents:
+    """See the module; all methods raise what `gears.engines.Engine` raises, and `Problem`.
+
+    Args:
+        mapping: the mapping.
+        redis: where the working set is.
+        store: the mapping's documents in MongoDB.
+        engines: give the mapping's engine.
+        backlog_limit: uncommitted entries from which on nothing more is written.
+    """
+
+    def __init__(self, mapping: Mapping, redis: Redis, store: Store, engines: Engines, *, backlog_limit: int) -> None:
+        self.mapping = mapping
+        self._redis = redis
+        self._store = store
+        self._engines = engines
+        self._backlog_limit = backlog_limit
+        self._gone = Names(mapping.prefix).gone
+        self._misses: SingleFlight[str, bytes | None] = SingleFlight()
+
+    async def read(self, document_id: str) -> bytes | None:
+        """The document's JSON text; None when there is none.
+
+        Raises:
+            RedisAway, ForeignKey: see there.
+            Problem: it may be cold, and MongoDB can't be asked.
+        """
+        text = await self._in_redis(document_id)
+        while text is None:
+            text, own = await self._misses.run(document_id, lambda: self._read_cold(document_id))
+            if own or text is None:
+                return text
+            text = await self._in_redis(document_id)  # another's result may be older than this request
+        return text
+
+    async def page(self, *, limit: int, after: str | None) -> list[JsonObject]:
+        """Up to `limit` documents with ids above `after`, by id, from MongoDB."""
+        try:
+            return [decode(stored) for stored in await self._store.page(limit=limit, after=after)]
+        except MongoError as error:
+            raise _mongo_unavailable(error) from error
+
+    async def create(self, document_id: str, text: bytes, *, id_is_new: bool) -> Written:
+        """Store a document that must not exist yet."""
+        exists = False if id_is_new else await self._is_cold(document_id, _READ_SECONDS)
+        with suppress(PreconditionFailed):
+            if not exists:
+                return await self._put(document_id, text, Absent())
+        raise Problem(ALREADY_EXISTS, f"there is a document with the id {document_id!r}; PUT replaces it")
+
+    async def put(self, document_id: str, text: bytes, conditions: Conditions) -> Put:
+        """Store a document, whether it exists or not."""
+        if conditions.given:
+            return await self._change(document_id, conditions, lambda _: _at_once(text))
+        with suppress(PreconditionFailed):
+            return Put(await self._put(document_id, text, Present()), created=False)
+        try:
+            cold = await self._is_cold(document_id, _GLANCE_SECONDS)
+        except Problem:
+            cold = False
+        written = await self._put(document_id, text, Any_())
+        return Put(written, created=not (written.existed or cold))
+
+    async def change(
+        self, document_id: str, conditions: Conditions, change: Callable[[bytes], Awaitable[bytes]]
+    ) -> Written:
+        """Store what `change` makes of the document."""
+
+        async def change_existing(current: bytes | None) -> bytes:
+            if current is None:
+                raise self.not_found(document_id)
+            return await change(current)
+
+        return (await self._change(document_id, conditions, change_existing)).written
+
+    async def delete(self, document_id: str, conditions: Conditions) -> Written:
+        """Delete a document."""
+        engine = await self._engines.get(self.mapping.prefix)
+        for _ in range(_ATTEMPTS):
+            with suppress(PreconditionFailed):
+                if not conditions.given:
+                    return await engine.delete(document_id, Present(), backlog_limit=self._backlog_limit)
+                current = await self.read(document_id)
+                conditions.check(current)
+                if current is not None:
+                    return await engine.delete(document_id, Equals(current), backlog_limit=self._backlog_limit)
+            with suppress(PreconditionFailed):
+                if not await self._is_cold(document_id, _READ_SECONDS):
+                    raise self.not_found(document_id)
+                return await engine.delete(document_id, Absent(), backlog_limit=self._backlog_limit)
+        raise _contended()
+
+    def not_found(self, document_id: str) -> Problem:
+        """There is no such document."""
+        return Problem(NOT_FOUND, f"there is no document with the id {document_id!r} in {self.mapping.prefix}")
+
+    async def _put(self, document_id: str, text: bytes, condition: Absent | Any_ | Equals | Present) -> Written:
+        engine = await self._engines.get(self.mapping.prefix)
+        return await engine.put(document_id, text, condition, backlog_limit=self._backlog_limit)
+
+    async def _change(
+        self, document_id: str, conditions: Conditions, change: Callable[[bytes | None], Awaitable[bytes]]
+    ) -> Put:
+        for _ in range(_ATTEMPTS):
+            current = await self.read(document_id)
+            conditions.check(current)
+            text = await change(current)
+            with suppress(PreconditionFailed):
+                condition = Absent() if current is None else Equals(current)
+                return Put(await self._put(document_id, text, condition), created=current is None)
+            await anyio.sleep(random.uniform(0, _PAUSE_SECONDS))
+        raise _contended()
+
+    async def _in_redis(self, document_id: str) -> bytes | None:
+        try:
+            text: bytes | None = await self._redis.execute_command("JSON.GET", self.mapping.key(document_id))
+        except AWAY as error:
+            raise RedisAway(str(error)) from error
+        except ResponseError as error:
+            if "wrong Redis type" in str(error) or "WRONGTYPE" in str(error):
+                raise ForeignKey("the key holds another type than a JSON document") from error
+            raise RedisRefused(str(error)) from error
+        return text
+
+    async def _read_cold(self, document_id: str) -> bytes | None:
+        """What MongoDB holds, given back to Redis; None when it was deleted since."""
+        try:
+            seconds, microseconds = await self._redis.time()
+        except AWAY as error:
+            raise RedisAway(str(error)) from error
+        try:
+            with within(_READ_SECONDS):
+                stored = await self._store.find(document_id)
+        except MongoError as error:
+            raise _mongo_unavailable(error) from error
+        if stored is None:
+            return None
+        text, version = to_text(decode(stored)), version_of(stored)
+        read_at = EntryId(seconds * 1000 + microseconds // 1000, 0)
+        with suppress(CaptureMissing, RedisRefused):
+            engine = await self._engines.get(self.mapping.prefix)
+            try:
+                filled = await engine.fill(document_id, text, version=version, age_limit=read_at)
+            except OutcomeUnknown as error:
+                raise RedisAway(str(error)) from error
+            if filled is not None:
+                return filled
+        current = await self._in_redis(document_id)
+        if current is not None:
+            return current
+        return None if await self._is_gone(document_id, version) else text
+
+    async def _is_cold(self, document_id: str, seconds: float) -> bool:
+        """Whether MongoDB holds the document and no delete of it is under way.
+
+        Raises:
+            Problem: MongoDB doesn't say so within so many seconds.
+        """
+        try:
+            with within(seconds):
+                versions = await self._store.versions([document_id])
+        except MongoError as error:
+            raise _mongo_unavailable(error) from error
+        return document_id in versions and not await self._is_gone(document_id, versions[document_id])
+
+    async def _is_gone(self, document_id: str, version: int) -> bool:
+        """Whether the key was deleted after this version."""
+        try:
+            mark = await self._redis.get(self._gone + document_id)
+        except AWAY as error:
+            raise RedisAway(str(error)) from error
+        return mark is not None and EntryId.parse(mark).version > version
+
+
+async def _at_once(text: bytes) -> bytes:
+    return text
+
+
+def _contended() -> Problem:
+    return Problem(CONTENDED, f"the document changed under each of {_ATTEMPTS} attempts; try again")
+
+
+def _mongo_unavailable(error: MongoError) -> Problem:
+    return Problem(MONGO_UNAVAILABLE, f"the document may be in MongoDB, which can't be asked: {str(error)[:300]}")

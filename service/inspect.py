@@ -1,0 +1,131 @@
+"""How everything is doing, asked of Redis and MongoDB at once and within a short time."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from motor.motor_asyncio import AsyncIOMotorClient
+
+from gears.backlog import Backlog, read_backlog
+from gears.engines import CaptureStatus
+from gears.errors import CaptureMissing, RedisAway
+from gears.mapping import Mapping as KeyMapping
+from gears.mongo import MongoError, Store, ping, within
+from gears.redis import Redis, RedisError
+from service.engines import Engines
+
+DEADLINE = 1.5
+"""Seconds that each question may take."""
+
+_FAILURES = (RedisError, MongoError, RedisAway, CaptureMissing, OSError, ValueError)
+
+
+@dataclass(slots=True)
+class MappingState:
+    """How one mapping is doing; what couldn't be had is None, with the reason under its name in `errors`."""
+
+    mapping: KeyMapping
+    engine: str | None = None
+    capture: CaptureStatus | None = None
+    backlog: Backlog | None = None
+    dead_letters: int | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Inspection:
+    """How everything is doing.
+
+    Args:
+        mappings: one a mapping.
+        errors: why `redis` or `mongo` can't be reached, where that is so.
+        warnings: what works now and is dangerous.
+    """
+
+    mappings: Sequence[MappingState]
+    errors: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Inspector:
+    """Asks.
+
+    Args:
+        redis: Redis.
+        mongo: MongoDB.
+        stores: the documents of each mapping, by prefix.
+        engines: the engines of the mappings.
+    """
+
+    def __init__(
+        self, redis: Redis, mongo: "AsyncIOMotorClient[Any]", stores: Mapping[str, Store], engines: Engines
+    ) -> None:
+        self._redis = redis
+        self._mongo = mongo
+        self._stores = stores
+        self._engines = engines
+
+    async def inspect(self, *, thorough: bool) -> Inspection:
+        """Ask everything; takes little more than `DEADLINE`, whatever is away.
+
+        Args:
+            thorough: also ask what readiness doesn't depend on: dead letters and warnings.
+        """
+        inspection = Inspection([MappingState(store.mapping) for store in self._stores.values()])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_ask, "redis", inspection.errors, self._ping_redis)
+            tasks.start_soon(_ask, "mongo", inspection.errors, self._ping_mongo)
+            if thorough:
+                tasks.start_soon(_ask, "warnings", {}, lambda: self._warn(inspection))
+            for state in inspection.mappings:
+                self._inspect_mapping(state, tasks.start_soon, thorough=thorough)
+        return inspection
+
+    def _inspect_mapping(self, state: MappingState, start: Callable[..., object], *, thorough: bool) -> None:
+        async def capture() -> None:
+            engine = await self._engines.get(state.mapping.prefix)
+            state.engine = engine.name
+            state.capture = await engine.status()
+
+        async def backlog() -> None:
+            state.backlog = await read_backlog(self._redis, state.mapping)
+
+        async def dead_letters() -> None:
+            with within(DEADLINE):
+                state.dead_letters = await self._stores[state.mapping.prefix].count_dead_letters()
+
+        start(_ask, "capture", state.errors, capture)
+        start(_ask, "backlog", state.errors, backlog)
+        if thorough:
+            start(_ask, "dead_letters", state.errors, dead_letters)
+
+    async def _ping_redis(self) -> None:
+        await self._redis.execute_command("PING")
+
+    async def _ping_mongo(self) -> None:
+        await ping(self._mongo, timeout=DEADLINE)
+
+    async def _warn(self, inspection: Inspection) -> None:
+        config = await self._redis.config_get("maxmemory-policy")
+        policy = next((_text(value) for value in config.values()), "")
+        if policy.startswith("allkeys-"):
+            inspection.warnings.append(
+                f"Redis's maxmemory-policy is {policy}: it may evict a sync stream, and with it writes that MongoDB "
+                "doesn't have yet; use noeviction or one of volatile-*"
+            )
+
+
+async def _ask(name: str, errors: dict[str, str], question: Callable[[], Awaitable[None]]) -> None:
+    errors[name] = f"no answer within {DEADLINE} s"
+    with anyio.move_on_after(DEADLINE):
+        try:
+            await question()
+        except _FAILURES as error:
+            errors[name] = str(error)[:300] or type(error).__name__
+        else:
+            del errors[name]
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""

@@ -1,0 +1,164 @@
+"""Metrics for Prometheus: what this process did, and how the mappings are doing when it is asked."""
+
+from collections.abc import Callable, Iterable
+from time import perf_counter, time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.inspect import Inspection, MappingState
+
+WORKER_STATES = ("committing", "retrying", "blocked")
+
+_CLIENT_GONE = 499
+"""What nginx calls a request whose client went away before the answer."""
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """What this process counts; a registry of its own, so that a process can hold several apps."""
+
+    def __init__(self, writes_in_flight: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "writethrough_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
+        )
+        self._durations = Histogram(
+            "writethrough_request_seconds",
+            "From a request's head to the end of its answer.",
+            ("method", "route"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._commit_waits = Histogram(
+            "writethrough_commit_wait_seconds",
+            "How long writes waited for MongoDB's confirmation.",
+            ("mapping",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        in_flight = Gauge(
+            "writethrough_writes_in_flight", "Writes under way, waiting ones included.", registry=self._registry
+        )
+        in_flight.set_function(writes_in_flight)
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request."""
+        self._requests.labels(method, route, status).inc()
+        self._durations.labels(method, route).observe(seconds)
+
+    def commit_wait(self, mapping: str, seconds: float) -> None:
+        """Count a write that waited, confirmed in the end or not."""
+        self._commit_waits.labels(mapping).observe(seconds)
+
+    def render(self, inspection: Inspection, *, ready: bool) -> bytes:
+        """All metrics in Prometheus's text format."""
+        registry = CollectorRegistry()
+        registry.register(_Families(families(inspection, ready=ready, now=time())))
+        return generate_latest(self._registry) + generate_latest(registry)
+
+
+def families(inspection: Inspection, *, ready: bool, now: float) -> list[Metric]:
+    """What an inspection says, as metrics; what it doesn't know is left out.
+
+    Args:
+        inspection: how everything is doing.
+        ready: whether this process is ready.
+        now: seconds of the Unix epoch.
+    """
+    up = GaugeMetricFamily("writethrough_up", "Whether the server answers.", labels=("server",))
+    for server in ("redis", "mongo"):
+        up.add_metric((server,), server not in inspection.errors)
+    result: list[Metric] = [GaugeMetricFamily("writethrough_ready", "Whether this process is ready.", ready), up]
+    for kind, suffix, text, value in _BY_MAPPING:
+        family = kind(f"writethrough_{suffix}", text, labels=("mapping",))
+        for state in inspection.mappings:
+            number = value(state, now)
+            if number is not None:
+                family.add_metric((state.mapping.prefix,), number)
+        result.append(family)
+    states = GaugeMetricFamily(
+        "writethrough_worker_state", "1 for the state that the worker is in.", labels=("mapping", "state")
+    )
+    for mapping in inspection.mappings:
+        if mapping.backlog:
+            worker = mapping.backlog.worker
+            for name in WORKER_STATES:
+                states.add_metric((mapping.mapping.prefix, name), worker is not None and worker.state == name)
+    return [*result, states]
+
+
+class Measured:
+    """ASGI middleware that counts and times requests by the template of their route."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        status = _CLIENT_GONE
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.request(scope["method"], route, status, perf_counter() - started)
+
+
+class _Families(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+Value = Callable[[MappingState, float], float | None]
+
+
+def _of_backlog(name: str) -> Value:
+    return lambda state, _: None if state.backlog is None else float(getattr(state.backlog, name))
+
+
+def _of_worker(name: str) -> Value:
+    return lambda state, _: getattr(state.backlog.worker, name) if state.backlog and state.backlog.worker else None
+
+
+def _of_capture(name: str) -> Value:
+    return lambda state, _: None if state.capture is None else float(getattr(state.capture, name))
+
+
+def _watermark_age(state: MappingState, now: float) -> float | None:
+    return max(0.0, now - state.backlog.watermark.ms / 1e3) if state.backlog and state.backlog.watermark.ms else None
+
+
+def _worker_up(state: MappingState, _: float) -> float | None:
+    return None if state.backlog is None else float(state.backlog.worker is not None)
+
+
+_BY_MAPPING: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str, Value], ...] = (
+    (GaugeMetricFamily, "backlog_entries", "Uncommitted entries.", _of_backlog("entries")),
+    (GaugeMetricFamily, "lag_seconds", "Age of the oldest uncommitted entry.", _of_backlog("lag")),
+    (GaugeMetricFamily, "watermark_age_seconds", "Age of the last committed entry.", _watermark_age),
+    (GaugeMetricFamily, "worker_up", "Whether a worker holds the lease.", _worker_up),
+    (CounterMetricFamily, "worker_committed", "Entries that this worker committed.", _of_worker("committed")),
+    (CounterMetricFamily, "worker_refused", "Entries that this worker refused.", _of_worker("refused")),
+    (CounterMetricFamily, "worker_retries", "Commits that this worker had to do again.", _of_worker("retries")),
+    (GaugeMetricFamily, "capture_working", "Whether plain writes are captured.", _of_capture("working")),
+    (CounterMetricFamily, "captured", "Events that the recipe captured since it was loaded.", _of_capture("captured")),
+    (CounterMetricFamily, "capture_failures", "Events that it failed to capture.", _of_capture("failures")),
+    (GaugeMetricFamily, "dead_letters", "Refused states that are kept in MongoDB.", lambda s, _: s.dead_letters),
+)

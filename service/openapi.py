@@ -1,0 +1,274 @@
+"""The OpenAPI 3.1 document of an app: its mappings with their models, and the service's own resources."""
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from gears.mapping import ID_MAX_BYTES
+from gears.mapping import Mapping as KeyMapping
+from service import problems
+from service.bodies import JSON, MERGE_PATCH
+from service.models import Model
+from service.openapi_parts import HEADERS, PARAMETERS, SCHEMAS, WRITTEN, Json
+from service.problems import MEDIA_TYPE, ProblemType
+
+_READ = (problems.REDIS_UNAVAILABLE, problems.REDIS_REFUSED, problems.MONGO_UNAVAILABLE)
+
+_WRITE = (
+    *_READ,
+    problems.FOREIGN_KEY,
+    problems.REFUSED,
+    problems.CAPTURE_MISSING,
+    problems.BACKLOG_FULL,
+    problems.OVERLOADED,
+    problems.SHUTTING_DOWN,
+    problems.NOT_CONFIRMED,
+    problems.OUTCOME_UNKNOWN,
+)
+
+_BODY = (
+    problems.MALFORMED_JSON,
+    problems.TOO_LARGE,
+    problems.UNSUPPORTED_MEDIA_TYPE,
+    problems.INVALID_DOCUMENT,
+)
+
+_ID = (problems.BAD_REQUEST, problems.INVALID_DOCUMENT)
+
+
+def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None]) -> Json:
+    """The document, as a JSON object.
+
+    Args:
+        mappings: the mappings served.
+        models: the model of each by its prefix; None for any JSON object.
+    """
+    schemas = dict(SCHEMAS)
+    paths: Json = {}
+    for mapping in mappings:
+        name = mapping.prefix.replace(":", "__")
+        schemas |= _document_schemas(name, mapping, models[mapping.prefix])
+        paths[f"/{mapping.prefix}"] = _collection(mapping, name)
+        paths[f"/{mapping.prefix}/{{id}}"] = _item(mapping, name)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Writethrough",
+            "version": _version(),
+            "description": "Documents in Redis, acknowledged by MongoDB.",
+        },
+        "paths": paths | _own_paths(),
+        "components": {"schemas": schemas, "parameters": PARAMETERS, "headers": HEADERS},
+    }
+
+
+def _document_schemas(name: str, mapping: KeyMapping, model: Model | None) -> Json:
+    """Schemas of a mapping's documents: as they are stored (`name`) and as clients may send them (`new-name`)."""
+    if model is None:
+        stored: Json = {"type": "object", "properties": {}, "required": [], "additionalProperties": True}
+    else:
+        stored = model.model_json_schema(ref_template=f"#/components/schemas/{name}.{{model}}")
+    nested = {f"{name}.{inner}": schema for inner, schema in stored.pop("$defs", {}).items()}
+    if model is None:
+        stored["properties"][mapping.id_field] = {"type": "string", "minLength": 1, "maxLength": ID_MAX_BYTES}
+        stored["required"].append(mapping.id_field)
+    sent = stored | {"required": [field for field in stored.get("required", []) if field != mapping.id_field]}
+    return nested | {name: stored, f"new-{name}": sent}
+
+
+def _collection(mapping: KeyMapping, name: str) -> Json:
+    document = _ref("schemas", name)
+    page = {
+        "type": "object",
+        "required": ["items", "next"],
+        "properties": {
+            "items": {"type": "array", "items": document},
+            "next": {"type": ["string", "null"], "description": "What to send as `after` for the next page."},
+        },
+    }
+    return {
+        "get": _operation(
+            mapping,
+            "list",
+            "A page of the documents in MongoDB, by id",
+            {"200": _answer("A page.", page)},
+            (problems.BAD_REQUEST, problems.MONGO_UNAVAILABLE),
+            parameters=(_ref("parameters", "limit"), _ref("parameters", "after")),
+        ),
+        "post": _operation(
+            mapping,
+            "create",
+            "Store a new document",
+            {
+                "201": _answer("Stored, and in MongoDB.", document, "Location", "ETag", *WRITTEN),
+                "202": _accepted("Location", "ETag"),
+            },
+            (problems.ALREADY_EXISTS, *_BODY, *_WRITE),
+            parameters=(_ref("parameters", "Prefer"),),
+            body=_body(
+                _ref("schemas", f"new-{name}"), JSON, f"The document; without `{mapping.id_field}` it gets a new one."
+            ),
+        ),
+    }
+
+
+def _item(mapping: KeyMapping, name: str) -> Json:
+    document = _ref("schemas", name)
+    conditions = (_ref("parameters", "If-Match"), _ref("parameters", "If-None-Match"))
+    write = (*conditions, _ref("parameters", "Prefer"))
+    both = (problems.NOT_FOUND, problems.PRECONDITION_FAILED)
+    return {
+        "parameters": [_ref("parameters", "id")],
+        "get": _operation(
+            mapping,
+            "read",
+            "One document",
+            {
+                "200": _answer("The document.", document, "ETag"),
+                "304": {"description": "The client has it already.", "headers": _headers("ETag")},
+            },
+            (*both, *_ID, *_READ),
+            parameters=conditions,
+        ),
+        "put": _operation(
+            mapping,
+            "replace",
+            "Store a document under this id",
+            {
+                "200": _answer("Replaced, and in MongoDB.", document, "ETag", *WRITTEN),
+                "201": _answer("Created, and in MongoDB.", document, "ETag", *WRITTEN),
+                "202": _accepted("ETag"),
+            },
+            (problems.PRECONDITION_FAILED, problems.CONTENDED, *_BODY, *_ID, *_WRITE),
+            parameters=write,
+            body=_body(_ref("schemas", f"new-{name}"), JSON, f"The document; `{mapping.id_field}` may be left out."),
+        ),
+        "patch": _operation(
+            mapping,
+            "patch",
+            "Change a document by a JSON Merge Patch (RFC 7396)",
+            {
+                "200": _answer("Changed, and in MongoDB.", document, "ETag", *WRITTEN),
+                "202": _accepted("ETag"),
+            },
+            (*both, problems.CONTENDED, *_BODY, *_ID, *_WRITE),
+            parameters=write,
+            body=_body({"type": "object"}, MERGE_PATCH, "What to change; null removes a field."),
+        ),
+        "delete": _operation(
+            mapping,
+            "delete",
+            "Delete a document",
+            {
+                "204": {"description": "Deleted, in MongoDB too.", "headers": _headers(*WRITTEN)},
+                "202": _accepted(),
+            },
+            (*both, problems.CONTENDED, *_ID, *_WRITE),
+            parameters=write,
+        ),
+    }
+
+
+def _operation(
+    mapping: KeyMapping,
+    verb: str,
+    summary: str,
+    answers: Json,
+    kinds: Iterable[ProblemType],
+    *,
+    parameters: Iterable[Json] = (),
+    body: Json | None = None,
+) -> Json:
+    operation: Json = {
+        "operationId": f"{verb}-{mapping.prefix}",
+        "summary": summary,
+        "tags": [mapping.prefix],
+        "parameters": list(parameters),
+        "responses": answers | _problems(*kinds, problems.INTERNAL),
+    }
+    return operation | ({"requestBody": body} if body else {})
+
+
+def _problems(*kinds: ProblemType) -> Json:
+    """An answer for each status, telling which types of problem it may be."""
+    answers: Json = {}
+    for status in sorted({kind.status for kind in kinds}):
+        here = dict.fromkeys(kind for kind in kinds if kind.status == status)
+        headers = ["Retry-After"] if any(kind.retry_after for kind in here) else []
+        headers += ["Sync-Token"] if set(here) & {problems.REFUSED, problems.NOT_CONFIRMED} else []
+        answers[str(status)] = {
+            "description": "\n".join(f"- `{kind.uri}`: {kind.title}." for kind in here),
+            "headers": _headers(*headers),
+            "content": {MEDIA_TYPE: {"schema": _ref("schemas", "Problem")}},
+        }
+    return answers
+
+
+def _answer(description: str, schema: Json, *headers: str) -> Json:
+    return {
+        "description": description,
+        "headers": _headers(*headers),
+        "content": {"application/json": {"schema": schema}},
+    }
+
+
+def _accepted(*headers: str) -> Json:
+    description = "Written to Redis and queued; the client asked not to wait for MongoDB."
+    return _answer(description, _ref("schemas", "Accepted"), *headers, *WRITTEN)
+
+
+def _body(schema: Json, media_types: Iterable[str], description: str) -> Json:
+    content = {media_type: {"schema": schema} for media_type in media_types}
+    return {"required": True, "description": description, "content": content}
+
+
+def _headers(*names: str) -> Json:
+    return {name: _ref("headers", name) for name in names}
+
+
+def _ref(kind: str, name: str) -> Json:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _own_paths() -> Json:
+    def get(name: str, summary: str, answers: Json, *kinds: ProblemType, parameters: Iterable[str] = ()) -> Json:
+        return {
+            "get": {
+                "operationId": name,
+                "summary": summary,
+                "tags": ["service"],
+                "parameters": [_ref("parameters", parameter) for parameter in parameters],
+                "responses": answers | _problems(*kinds, problems.INTERNAL),
+            }
+        }
+
+    def other(media_type: str) -> Json:
+        return {"200": {"description": "It.", "content": {media_type: {"schema": {"type": "string"}}}}}
+
+    standing = (problems.BAD_REQUEST, problems.NOT_FOUND, problems.REDIS_UNAVAILABLE)
+    return {
+        "/sync": get("sync", "How far each mapping is committed", {"200": _answer("So far.", _ref("schemas", "Sync"))}),
+        "/sync/{token}": get(
+            "sync-token",
+            "Whether a write is committed",
+            {"200": _answer("Known.", _ref("schemas", "Standing"))},
+            *standing,
+            parameters=("token", "mapping"),
+        ),
+        "/healthz": get("health", "Whether the process answers", {"200": _answer("It does.", {"type": "object"})}),
+        "/readyz": get(
+            "ready",
+            "Whether it can do its work",
+            {"200": _answer("It can.", _ref("schemas", "Ready"))},
+            problems.NOT_READY,
+        ),
+        "/metrics": get("metrics", "Metrics for Prometheus", other("text/plain")),
+        "/openapi.json": get("openapi", "This document", {"200": _answer("It.", {"type": "object"})}),
+        "/docs": get("docs", "This document, to be read", other("text/html")),
+    }
+
+
+def _version() -> str:
+    try:
+        return version("writethrough")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,153 @@
+"""The parts of the OpenAPI document that are the same for every mapping."""
+
+from typing import Any
+
+from gears.mapping import ID_MAX_BYTES
+from service import problems
+from service.metrics import WORKER_STATES
+from service.preferences import MAX_WAIT
+from service.readiness import OK
+from service.resource import DEFAULT_LIMIT, MAX_LIMIT
+
+Json = dict[str, Any]
+
+WRITTEN = ("Sync-Token", "Preference-Applied")
+"""Headers of the answer to a write."""
+
+_TOKEN: Json = {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["1700000000000-0"]}
+
+HEADERS: Json = {
+    "ETag": {"description": "Changes whenever the document does.", "schema": {"type": "string"}},
+    "Location": {"description": "Path of the document.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Sync-Token": {"description": "Id of the write's entry on the sync stream.", "schema": _TOKEN},
+    "Preference-Applied": {"description": "Which parts of `Prefer` were followed.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
+}
+
+PARAMETERS: Json = {
+    "id": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": f"The document's id, up to {ID_MAX_BYTES} bytes as UTF-8, percent-encoded; may hold slashes.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    "token": {"name": "token", "in": "path", "required": True, "description": "A Sync-Token.", "schema": _TOKEN},
+    "mapping": {
+        "name": "mapping",
+        "in": "query",
+        "description": "Ask about this mapping only.",
+        "schema": {"type": "string"},
+    },
+    "limit": {
+        "name": "limit",
+        "in": "query",
+        "description": "Most documents on the page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    },
+    "after": {
+        "name": "after",
+        "in": "query",
+        "description": "Only documents with ids above this.",
+        "schema": {"type": "string"},
+    },
+    "If-Match": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "Only if the document has one of these entity tags; `*`: only if it exists.",
+        "schema": {"type": "string"},
+    },
+    "If-None-Match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "Only if the document has none of these entity tags; `*`: only if it doesn't exist.",
+        "schema": {"type": "string"},
+    },
+    "Prefer": {
+        "name": "Prefer",
+        "in": "header",
+        "description": f"`wait=N`: wait up to N seconds (at most {MAX_WAIT}) for MongoDB. `respond-async`: answer 202 "
+        "instead of waiting longer than that; without `wait`, at once.",
+        "schema": {"type": "string", "examples": ["wait=10", "respond-async", "respond-async, wait=1"]},
+    },
+}
+
+
+def _object(required: Json, optional: Json | None = None) -> Json:
+    return {"type": "object", "required": list(required), "properties": required | (optional or {})}
+
+
+def _or_null(kind: str, **more: Any) -> Json:
+    return {"type": [kind, "null"], **more}
+
+
+_STRING: Json = {"type": "string"}
+_STRINGS: Json = {"type": "object", "additionalProperties": _STRING}
+
+_WORKER = _object(
+    {
+        "owner": _STRING,
+        "state": {"enum": list(WORKER_STATES)},
+        "reason": _STRING,
+        "since": {"type": "number", "description": "When this state began, in seconds of the Unix epoch."},
+        "committed": {"type": "integer"},
+        "refused": {"type": "integer"},
+        "retries": {"type": "integer"},
+    }
+)
+
+_MAPPING = _object(
+    {
+        "mapping": _STRING,
+        "namespace": {"type": "string", "description": "database.collection"},
+        "engine": _or_null("string"),
+        "capture": _or_null("object", description="What the recipe says of itself."),
+        "last_entry": _or_null("string", description="Id of the newest entry on the sync stream."),
+        "watermark": _or_null("string", description="Id of the last committed entry."),
+        "backlog": _or_null("integer", description="Uncommitted entries."),
+        "lag": _or_null("number", description="Age of the oldest uncommitted entry in seconds."),
+        "worker": {"anyOf": [_WORKER, {"type": "null"}]},
+        "last_audit": _or_null("object"),
+        "dead_letters": _or_null("integer", description="Refused states that are kept in MongoDB."),
+        "errors": _STRINGS | {"description": "Why parts couldn't be had."},
+    }
+)
+
+SCHEMAS: Json = {
+    "Problem": _object(
+        {
+            "type": {"type": "string", "enum": [kind.uri for kind in problems.TYPES]},
+            "title": _STRING,
+            "status": {"type": "integer"},
+            "detail": _STRING,
+        },
+        {
+            "errors": {
+                "type": "array",
+                "description": "The fields that don't fit the model.",
+                "items": _object({"field": _STRING, "message": _STRING}),
+            },
+            "token": _TOKEN,
+            "sync": {"type": "string", "description": "Where to ask whether the write is committed."},
+            "checks": _STRINGS | {"description": f"What was checked, each `{OK}` or the reason why not."},
+        },
+    ),
+    "Accepted": _object(
+        {"token": _TOKEN, "sync": {"type": "string", "description": "Where to ask whether the write is committed."}}
+    ),
+    "Standing": _object(
+        {
+            "token": _TOKEN,
+            "committed": {"type": "boolean", "description": "Whether all these mappings are committed that far."},
+            "mappings": {"type": "object", "additionalProperties": {"enum": ["committed", "pending", "refused"]}},
+        }
+    ),
+    "Ready": _object({"status": {"const": "ready"}, "checks": _STRINGS}),
+    "Sync": _object(
+        {
+            "mappings": {"type": "object", "additionalProperties": _MAPPING},
+            "errors": _STRINGS | {"description": "Why Redis or MongoDB can't be reached."},
+            "warnings": {"type": "array", "items": _STRING},
+        }
+    ),
+}

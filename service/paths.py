@@ -1,0 +1,35 @@
+"""Ids in URLs: any string but a NUL, percent-encoded as UTF-8."""
+
+import re
+from urllib.parse import quote, unquote_to_bytes
+
+from gears.mapping import Mapping, check_id
+from service.problems import BAD_REQUEST, Problem
+
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+def id_of(raw_path: bytes) -> str:
+    """The id in a path: all that follows the resource's name, with slashes plain or encoded.
+
+    Args:
+        raw_path: the path as it was sent, percent-encoded.
+
+    Raises:
+        Problem: the encoding is broken.
+        Refused: no document can have this id.
+    """
+    encoded = raw_path.split(b"/", 2)[2]
+    if _BROKEN_ESCAPE.search(encoded):
+        raise Problem(BAD_REQUEST, "the path holds a % that isn't followed by two hexadecimal digits; encode it as %25")
+    try:
+        document_id = unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        raise Problem(BAD_REQUEST, "the id in the path is not UTF-8") from None
+    check_id(document_id)
+    return document_id
+
+
+def path_of(mapping: Mapping, document_id: str) -> str:
+    """The path of a document."""
+    return f"/{mapping.prefix}/{quote(document_id, safe='')}"

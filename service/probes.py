@@ -1,0 +1,45 @@
+"""`/healthz`, `/readyz` and `/metrics`, for those who watch this process."""
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.inspect import Inspector
+from service.metrics import Metrics
+from service.problems import NOT_READY, Problem
+from service.readiness import OK, Readiness, is_ready
+
+
+class Probes:
+    """Handlers.
+
+    Args:
+        readiness: checks whether this process can do its work.
+        inspector: asks how everything is doing.
+        metrics: what this process counted.
+    """
+
+    def __init__(self, readiness: Readiness, inspector: Inspector, metrics: Metrics) -> None:
+        self._readiness = readiness
+        self._inspector = inspector
+        self._metrics = metrics
+
+    async def health(self, request: Request) -> Response:
+        """200 as long as this process answers at all."""
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    async def ready(self, request: Request) -> Response:
+        """200 when all is well, else 503 with the reasons."""
+        checks = await self._readiness.checks()
+        if is_ready(checks):
+            return Response(to_json({"status": "ready", "checks": checks}), media_type="application/json")
+        reasons = "; ".join(f"{name}: {outcome}" for name, outcome in checks.items() if outcome != OK)
+        raise Problem(NOT_READY, reasons, checks=checks)
+
+    async def metrics(self, request: Request) -> Response:
+        """All metrics in Prometheus's text format."""
+        ready = is_ready(await self._readiness.checks())
+        inspection = await self._inspector.inspect(thorough=True)
+        content = self._metrics.render(inspection, ready=ready)
+        return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,168 @@
+"""The HTTP resource of one mapping: a collection and its items."""
+
+from collections.abc import Mapping as Dict
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gears.document import parse_json
+from gears.engines import Written
+from gears.errors import ForeignKey
+from gears.mapping import Mapping
+from gears.stream import EntryId
+from service.admission import Admission
+from service.bodies import JSON, MERGE_PATCH, off_loop, read_body
+from service.compose import new_text, patched_text, replacement_text
+from service.conditions import Conditions, conditions_of, etag_of
+from service.confirm import Confirmations, status_path
+from service.documents import Documents
+from service.methods import Methods
+from service.models import Model
+from service.paths import id_of, path_of
+from service.preferences import Preferences, preferences_of
+from service.problems import BAD_REQUEST, NOT_FOUND, Problem
+
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+"""Documents on a page of a collection."""
+
+
+class Resource:
+    """Handlers for one mapping.
+
+    Args:
+        documents: its documents.
+        model: what they must look like; None for any JSON object.
+        confirmations: waits for MongoDB.
+        admission: counts the writes in flight.
+    """
+
+    def __init__(
+        self, documents: Documents, model: Model | None, confirmations: Confirmations, admission: Admission
+    ) -> None:
+        self.mapping: Mapping = documents.mapping
+        self._documents = documents
+        self._model = model
+        self._confirmations = confirmations
+        self._admission = admission
+
+    def routes(self) -> list[Route]:
+        """Where it is found."""
+        collection = Methods({"GET": self.list, "POST": self.create}, {"Accept-Post": ", ".join(JSON)})
+        item = Methods(
+            {"GET": self.read, "PUT": self.replace, "PATCH": self.patch, "DELETE": self.delete},
+            {"Accept-Patch": ", ".join(MERGE_PATCH)},
+        )
+        return [
+            Route(f"/{self.mapping.prefix}", collection),
+            Route(f"/{self.mapping.prefix}/{{id:path}}", item),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        """A page of the collection, from MongoDB."""
+        text = request.query_params.get("limit", str(DEFAULT_LIMIT))
+        limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) else 0
+        if not 1 <= limit <= MAX_LIMIT:
+            raise Problem(BAD_REQUEST, f"limit must be a whole number from 1 to {MAX_LIMIT}")
+        found = await self._documents.page(limit=limit + 1, after=request.query_params.get("after"))
+        items = found[:limit]
+        following = items[-1][self.mapping.id_field] if len(found) > limit else None
+        return _json(200, to_json({"items": items, "next": following}, fallback=str, inf_nan_mode="null"))
+
+    async def create(self, request: Request) -> Response:
+        """Store a new document."""
+        preferences = preferences_of(request.headers.getlist("Prefer"))
+        with self._admission.admit() as ticket:
+            body = await read_body(request, JSON, ticket)
+            document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
+            written = await self._documents.create(document_id, text, id_is_new=made)
+            del body, text
+            ticket.release()
+            headers = {"Location": path_of(self.mapping, document_id)}
+            return await self._written(201, written.id, written.document, preferences, headers)
+
+    async def read(self, request: Request) -> Response:
+        """One document, as Redis holds it."""
+        document_id = _id(request)
+        conditions = conditions_of(request.headers)
+        try:
+            document = await self._documents.read(document_id)
+        except ForeignKey as error:
+            raise Problem(NOT_FOUND, f"there is no document with the id {document_id!r}: {error}") from error
+        conditions.check_match(document)
+        if document is None:
+            raise self._documents.not_found(document_id)
+        headers = {"ETag": etag_of(document)}
+        if conditions.not_modified(document):
+            return Response(status_code=304, headers=headers)
+        return _json(200, document, headers)
+
+    async def replace(self, request: Request) -> Response:
+        """Store a document under its id."""
+        document_id = _id(request)
+        conditions = conditions_of(request.headers)
+        preferences = preferences_of(request.headers.getlist("Prefer"))
+        with self._admission.admit() as ticket:
+            body = await read_body(request, JSON, ticket)
+            text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
+            put = await self._documents.put(document_id, text, conditions)
+            del body, text
+            ticket.release()
+            return await self._written(201 if put.created else 200, put.written.id, put.written.document, preferences)
+
+    async def patch(self, request: Request) -> Response:
+        """Change a document by a JSON Merge Patch."""
+        document_id = _id(request)
+        conditions = conditions_of(request.headers)
+        preferences = preferences_of(request.headers.getlist("Prefer"))
+        with self._admission.admit() as ticket:
+            body = await read_body(request, MERGE_PATCH, ticket)
+            written = await self._patch(document_id, body, conditions)
+            del body
+            ticket.release()
+            return await self._written(200, written.id, written.document, preferences)
+
+    async def delete(self, request: Request) -> Response:
+        """Delete a document."""
+        document_id = _id(request)
+        conditions = conditions_of(request.headers)
+        preferences = preferences_of(request.headers.getlist("Prefer"))
+        with self._admission.admit():
+            written = await self._documents.delete(document_id, conditions)
+            return await self._written(204, written.id, None, preferences)
+
+    async def _patch(self, document_id: str, body: bytes, conditions: Conditions) -> Written:
+        patch = await off_loop(len(body), parse_json, body)
+
+        async def change(current: bytes) -> bytes:
+            size = len(body) + len(current)
+            return await off_loop(size, patched_text, self.mapping, self._model, current, patch, document_id)
+
+        return await self._documents.change(document_id, conditions, change)
+
+    async def _written(
+        self,
+        status: int,
+        entry_id: EntryId,
+        document: bytes | None,
+        preferences: Preferences,
+        headers: Dict[str, str] | None = None,
+    ) -> Response:
+        """The answer to a write: after its confirmation, or 202 for a writer who doesn't wait for that."""
+        confirmed = await self._confirmations.confirmed(self.mapping, entry_id, preferences)
+        tag = {} if document is None else {"ETag": etag_of(document)}
+        every = {"Sync-Token": str(entry_id)} | tag | dict(headers or {}) | preferences.applied(accepted=not confirmed)
+        if not confirmed:
+            return _json(202, to_json({"token": str(entry_id), "sync": status_path(self.mapping, entry_id)}), every)
+        if document is None:
+            return Response(status_code=status, headers=every)
+        return _json(status, document, every)
+
+
+def _id(request: Request) -> str:
+    return id_of(request.scope["raw_path"])
+
+
+def _json(status: int, content: bytes, headers: Dict[str, str] | None = None) -> Response:
+    return Response(content, status, headers=headers, media_type="application/json")

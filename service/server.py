@@ -1,0 +1,72 @@
+"""Serving the application: uvicorn on uvloop and httptools, ending in good order."""
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from gears.logging import configure
+from gears.settings import Settings
+from service.app import create_app
+from service.http import HttpProtocol
+
+_STOP_SECONDS = 3
+"""How long requests under way may take to end; writes that wait for MongoDB are answered earlier."""
+
+
+def serve(settings: Settings, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; exits the process when it can't listen.
+
+    Args:
+        settings: the configuration.
+        host: address to listen on.
+        port: TCP port.
+
+    Raises:
+        ConfigError: a setting can't be used.
+    """
+    app = create_app(settings)
+    configure(settings.log_level)
+    logging.basicConfig(handlers=[_ToStructlog()], level=settings.log_level.upper(), force=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit)  # uvicorn takes over while it serves, and raises the signal again afterwards
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http=HttpProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+    _Server(config, app.state.stop).run()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
+class _ToStructlog(logging.Handler):
+    """Passes what libraries log on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+def _exit(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)

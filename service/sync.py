@@ -1,0 +1,98 @@
+"""`/sync`: how far each mapping is committed, and whether a certain write is."""
+
+from typing import Any, Literal
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gears.backlog import read_backlog
+from gears.errors import RedisAway
+from gears.mapping import Mapping
+from gears.redis import AWAY, Redis
+from gears.refusals import refusal_of
+from gears.stream import EntryId, Names
+from service.inspect import Inspection, Inspector, MappingState
+from service.problems import BAD_REQUEST, NOT_FOUND, Problem
+
+Standing = Literal["committed", "pending", "refused"]
+
+
+class Sync:
+    """Handlers.
+
+    Args:
+        redis: where the sync streams are.
+        mappings: all mappings.
+        inspector: asks how they are doing.
+    """
+
+    def __init__(self, redis: Redis, mappings: tuple[Mapping, ...], inspector: Inspector) -> None:
+        self._redis = redis
+        self._mappings = mappings
+        self._inspector = inspector
+
+    async def overview(self, request: Request) -> Response:
+        """How everything is doing."""
+        return _json(as_json(await self._inspector.inspect(thorough=True)))
+
+    async def token(self, request: Request) -> Response:
+        """Whether everything up to an entry is committed."""
+        text = request.path_params["token"]
+        try:
+            entry_id = EntryId.parse(text)
+        except ValueError as error:
+            raise Problem(BAD_REQUEST, f"this is no Sync-Token: {error}") from error
+        asked = request.query_params.get("mapping")
+        mappings = [mapping for mapping in self._mappings if asked in (None, mapping.prefix)]
+        if not mappings:
+            raise Problem(NOT_FOUND, f"there is no mapping {asked!r}")
+        try:
+            standings = {mapping.prefix: await self._standing(mapping, entry_id) for mapping in mappings}
+        except AWAY as error:
+            raise RedisAway(str(error)) from error
+        if not any(known for known, _ in standings.values()):
+            raise Problem(NOT_FOUND, f"no entry as new as {entry_id} was ever added")
+        words = {prefix: standing for prefix, (_, standing) in standings.items()}
+        committed = all(word == "committed" for word in words.values())
+        return _json({"token": str(entry_id), "committed": committed, "mappings": words})
+
+    async def _standing(self, mapping: Mapping, entry_id: EntryId) -> tuple[bool, Standing]:
+        """Whether the mapping has entries as new as this, and how far they are."""
+        backlog = await read_backlog(self._redis, mapping)
+        known = entry_id <= backlog.last_entry
+        if not backlog.committed(entry_id):
+            return known, "pending"
+        refused = await refusal_of(self._redis, Names(mapping.prefix), entry_id)
+        return known, "committed" if refused is None else "refused"
+
+
+def as_json(inspection: Inspection) -> dict[str, Any]:
+    """An inspection for people and scripts."""
+    return {
+        "mappings": {state.mapping.prefix: _mapping_json(state) for state in inspection.mappings},
+        "errors": inspection.errors,
+        "warnings": inspection.warnings,
+    }
+
+
+def _mapping_json(state: MappingState) -> dict[str, Any]:
+    backlog = state.backlog
+    return {
+        "mapping": state.mapping.prefix,
+        "namespace": state.mapping.namespace,
+        "engine": state.engine,
+        "capture": state.capture.as_dict() if state.capture else None,
+        "last_entry": str(backlog.last_entry) if backlog else None,
+        "watermark": str(backlog.watermark) if backlog else None,
+        "backlog": backlog.entries if backlog else None,
+        "lag": backlog.lag if backlog else None,
+        "worker": backlog.worker.model_dump() if backlog and backlog.worker else None,
+        "last_audit": None,
+        "dead_letters": state.dead_letters,
+        "errors": state.errors,
+    }
+
+
+def _json(content: Any) -> Response:
+    return Response(to_json(content), media_type="application/json")
