@@ -4,7 +4,7 @@ import re
 from urllib.parse import quote, unquote_to_bytes
 
 from gears.mapping import Mapping, check_id
-from service.problems import BAD_REQUEST, Problem
+from service.problems import BAD_REQUEST, NOT_FOUND, Problem
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -16,10 +16,13 @@ def id_of(raw_path: bytes) -> str:
         raw_path: the path as it was sent, percent-encoded.
 
     Raises:
-        Problem: the encoding is broken.
+        Problem: the encoding is broken, or there is no slash after the resource's name.
         Refused: no document can have this id.
     """
-    encoded = raw_path.split(b"/", 2)[2]
+    parts = raw_path.split(b"/", 2)
+    if len(parts) < 3:
+        raise Problem(NOT_FOUND, "there is no slash, sent plain, between the resource and the id")
+    encoded = parts[2]
     if _BROKEN_ESCAPE.search(encoded):
         raise Problem(BAD_REQUEST, "the path holds a % that isn't followed by two hexadecimal digits; encode it as %25")
     try:
