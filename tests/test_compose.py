@@ -1,0 +1,62 @@
+"""What can be told about the compose file without starting it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_a_pinned_image_a_health_check_and_a_way_to_stop(name: str) -> None:
+    service = SERVICES[name]
+    assert re.search(r":\d+\.\d+", service["image"]), "the tag is not pinned"
+    assert {"test", "interval", "timeout", "retries"} <= service["healthcheck"].keys()
+    assert service["stop_grace_period"]
+    assert service["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_published_on_loopback_only(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+def test_services_start_in_the_order_of_health() -> None:
+    def needs(name: str) -> set[str]:
+        needed = SERVICES[name].get("depends_on", {})
+        assert all(condition == {"condition": "service_healthy"} for condition in needed.values())
+        return set(needed)
+
+    assert needs("worker") == {"redis", "mongo"}
+    assert needs("api") == {"redis", "mongo", "worker"}
+
+
+def test_data_is_kept_in_named_volumes() -> None:
+    used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    assert set(COMPOSE["volumes"]) == {name for name in used if not name.startswith(".")}
+    assert all((ROOT / name).is_file() for name in used if name.startswith("."))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*Dockerfile")), ids=lambda file: file.name)
+def test_images_are_pinned_and_do_not_run_as_root(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert all(re.search(r":\d+\.\d+", line) for line in lines if line.startswith("FROM"))
+    users = [line.split()[1] for line in lines if line.startswith("USER")]
+    assert users
+    assert users[-1].split(":")[0] not in ("root", "0")
+
+
+@pytest.mark.parametrize("name", ["worker", "api"])
+def test_our_own_commands_exist(name: str) -> None:
+    _, *arguments = SERVICES[name]["command"]
+    ran = subprocess.run(
+        [sys.executable, *arguments[:2], "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert all(option in ran.stdout for option in arguments if option.startswith("--"))
