@@ -199,13 +199,13 @@ class Stack:
 
     async def close(self) -> None:
         """Kill what still runs."""
+        await self.client.aclose()
+        await self.redis_client.aclose()
+        await self.mongo_client.close()
         for process in self.processes:
             if process.running:
                 process.thaw()
                 await process.kill()
-        await self.client.aclose()
-        await self.redis_client.aclose()
-        await self.mongo_client.close()
 
     async def _worker_ready(self) -> bool:
         for mapping in self.settings.mappings:
