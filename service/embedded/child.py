@@ -27,6 +27,7 @@ class Child:
         environment: variables to set on top of the launcher's own.
         ready: asked again and again until it says True.
         ready_within: seconds until a start counts as failed.
+        nudge: called again and again while it stops; for a server that would not notice otherwise.
         log: file that takes its output; None leaves it on the terminal.
     """
 
@@ -35,4 +36,5 @@ class Child:
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: Probe = alive_is_enough
     ready_within: float = 20.0
+    nudge: Callable[[], Awaitable[object]] | None = None
     log: Path | None = None

@@ -1,8 +1,10 @@
 """`python -m service --embedded`: everything that a first try needs, from wheels, under one Ctrl-C."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import anyio
 from pydantic import ValidationError
 
 from gears.mapping import Mapping
@@ -13,10 +15,13 @@ from service.embedded.child import CannotStart, Child
 from service.embedded.console import complain, say
 from service.embedded.folder import locked
 from service.embedded.ports import check_ports
+from service.embedded.probes import http_ready
+from service.embedded.process import problem_of
 from service.embedded.setup import Setup
 from service.embedded.supervisor import Supervisor
 
 STOP_ORDER = ("api", "worker", "redis", "mongo")
+_READY_WITHIN = 10.0
 
 
 def worker_and_api(setup: Setup) -> Sequence[Child]:
@@ -55,12 +60,24 @@ async def run_embedded(
             say(f"Starting Redis, MongoDB, the worker and the API, with the data in {setup.data} ...")
             children = (servers.redis(wheels, setup), servers.mongo(setup), *own(setup))
             supervisor = Supervisor(children, stop_order=STOP_ORDER, inherited=lock)
-            await supervisor.run(lambda: say(banner(setup, mapping)))
+            await supervisor.run(partial(_greet, setup, mapping))
     except CannotStart as error:
         complain(str(error))
         return 1
     say("Stopped.")
     return 0
+
+
+async def _greet(setup: Setup, mapping: Mapping) -> None:
+    ready = http_ready(setup.reachable_host, setup.port, "/readyz")
+    with anyio.move_on_after(_READY_WITHIN) as patience:
+        while True:
+            if await problem_of(ready) is None:
+                break
+            await anyio.sleep(0.05)
+    say(banner(setup, mapping))
+    if patience.cancelled_caught:
+        complain(f"Writes are not possible yet: curl {setup.api_url}/readyz says why.")
 
 
 def _absolute(folder: Path) -> Path:

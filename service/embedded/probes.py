@@ -1,5 +1,7 @@
 """Is it ready? One probe per server, each asking the server itself."""
 
+from contextlib import suppress
+
 import anyio
 import pymongo
 import redis.asyncio
@@ -45,15 +47,22 @@ def mongo_ready(uri: str) -> Probe:
     return ask
 
 
-def http_ready(host: str, port: int) -> Probe:
-    """Ready when `GET /healthz` answers 200."""
+async def tap(host: str, port: int) -> None:
+    """Connect and hang up: wakes a server that sits in accept() with its socket closed already."""
+    with suppress(OSError):
+        async with await anyio.connect_tcp(host, port):
+            pass
+
+
+def http_ready(host: str, port: int, path: str = "/healthz") -> Probe:
+    """Ready when GET answers 200."""
 
     async def ask() -> bool:
         async with await anyio.connect_tcp(host, port) as stream:
-            await stream.send(f"GET /healthz HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            await stream.send(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
             status = (await stream.receive()).split(b"\r\n", 1)[0].decode(errors="replace")
         if " 200" not in status:
-            raise ConnectionError(f"GET /healthz answers {status!r}")
+            raise ConnectionError(f"GET {path} answers {status!r}")
         return True
 
     return ask

@@ -1,5 +1,6 @@
 """One start of a child: spawned on a leash, waited for until ready, ended in time."""
 
+import math
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from typing import IO
 import anyio
 from anyio.abc import Process
 
-from service.embedded.child import CannotStart, Child
+from service.embedded.child import CannotStart, Child, Probe
 from service.embedded.console import say
 
 _LEASH = Path(__file__).with_name("leash.py")
@@ -51,7 +52,7 @@ async def wait_until_ready(child: Child, process: Process) -> None:
     while anyio.current_time() - begin < child.ready_within:
         if process.returncode is not None:
             raise CannotStart(f"{child.name} ended before it was ready ({outcome(process)}).")
-        problem = await _problem(child)
+        problem = await problem_of(child.ready)
         if problem is None:
             return
         if not explained and anyio.current_time() - begin > _PATIENCE:
@@ -61,23 +62,28 @@ async def wait_until_ready(child: Child, process: Process) -> None:
     raise CannotStart(f"{child.name} was not ready within {child.ready_within:g} s ({problem}).")
 
 
-async def _problem(child: Child) -> str | None:
+async def problem_of(probe: Probe) -> str | None:
+    """Why it is not ready; None when it is."""
     try:
         with anyio.fail_after(_ANSWER_WITHIN):
-            return None if await child.ready() else "it says it is not ready"
+            return None if await probe() else "it says it is not ready"
     except TimeoutError:
         return "no answer"
     except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         return str(error) or "connection closed"
 
 
-async def end(process: Process, *, deadline: float) -> None:
+async def end(child: Child, process: Process, *, deadline: float) -> None:
     """SIGTERM; at the deadline (anyio's clock) SIGKILL to it and whatever it started."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.terminate()
     with anyio.CancelScope(deadline=deadline):
-        await process.wait()
+        while process.returncode is None:
+            with anyio.move_on_after(_POLL if child.nudge else math.inf):
+                await process.wait()
+            if child.nudge:
+                await child.nudge()
         return
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from service.embedded.child import CannotStart, Child
-from service.embedded.probes import http_ready, mongo_ready, redis_ready
+from service.embedded.probes import http_ready, mongo_ready, redis_ready, tap
 from service.embedded.setup import LOOPBACK, Setup
 
 _REMEDY = (
@@ -120,6 +121,7 @@ def mongo(setup: Setup) -> Child:
         name="mongo",
         command=(sys.executable, "-P", "-m", "secantus", *_flags(options)),
         ready=mongo_ready(setup.mongo_uri),
+        nudge=partial(tap, LOOPBACK, setup.mongo_port),  # 2 s faster: its stop() waits that long for accept()
         ready_within=_LOADING,
         log=setup.data / "mongo.log",
     )

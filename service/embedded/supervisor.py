@@ -1,7 +1,7 @@
 """Keep processes running: start them in order, start again what dies, stop all of them in time."""
 
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import anyio
 from anyio import TASK_STATUS_IGNORED, CancelScope
@@ -30,13 +30,13 @@ class Supervisor:
     """
 
     def __init__(self, children: Sequence[Child], *, stop_order: Sequence[str], inherited: int) -> None:
-        self._children = children
+        self._children = {child.name: child for child in children}
         self._stop_order = stop_order
         self._inherited = inherited
         self._running: dict[str, Process] = {}
 
-    async def run(self, on_ready: Callable[[], None]) -> None:
-        """Start everything, call `on_ready`, keep it running until SIGINT, SIGTERM or SIGHUP, stop everything.
+    async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
+        """Start everything, await `on_ready`, keep it running until SIGINT, SIGTERM or SIGHUP, stop everything.
 
         Must run in the main thread: the children die with the thread that started them.
 
@@ -49,9 +49,9 @@ class Supervisor:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
                     try:
-                        for child in self._children:
+                        for child in self._children.values():
                             await tasks.start(self._keep, child, name=child.name)
-                        on_ready()
+                        await on_ready()
                     except CannotStart as error:
                         failure = error
                         tasks.cancel_scope.cancel()
@@ -95,7 +95,7 @@ class Supervisor:
         try:
             await wait_until_ready(child, process)
         except CannotStart as error:
-            await end(process, deadline=anyio.current_time() + 1)
+            await end(child, process, deadline=anyio.current_time() + 1)
             raise CannotStart(f"{error} {log.end()}") from None
         return process
 
@@ -104,7 +104,7 @@ class Supervisor:
         share = STOP_WITHIN / max(1, len(self._stop_order))
         for number, name in enumerate(self._stop_order, start=1):
             if process := self._running.get(name):
-                await end(process, deadline=begin + number * share)
+                await end(self._children[name], process, deadline=begin + number * share)
 
 
 async def _cancel_on(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
