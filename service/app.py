@@ -26,7 +26,6 @@ from service.metrics import Measured, Metrics
 from service.models import load_models
 from service.openapi import openapi
 from service.probes import Probes
-from service.readiness import Readiness
 from service.resource import Resource
 from service.sync import Sync
 
@@ -52,7 +51,7 @@ def create_app(settings: Settings) -> Starlette:
     metrics = Metrics(lambda: admission.writes)
     confirmations = Confirmations(watermarks, metrics, settings.commit_timeout)
     inspector = Inspector(redis, mongo, stores, engines)
-    probes = Probes(Readiness(inspector, backlog_limit=settings.backlog_limit), inspector, metrics)
+    probes = Probes(inspector, metrics, backlog_limit=settings.backlog_limit)
     sync = Sync(redis, settings.mappings, inspector)
     resources = [
         Resource(

@@ -23,7 +23,7 @@ from service.single_flight import SingleFlight
 _GLANCE_SECONDS = 1.0
 """Deadline of asking MongoDB for what only decides between 200 and 201."""
 
-_READ_SECONDS = 3.0
+_READ_SECONDS = 2.0
 """Deadline of reading from MongoDB what a request can't do without."""
 
 _ATTEMPTS = 20

@@ -8,22 +8,23 @@ from starlette.responses import Response
 from service.inspect import Inspector
 from service.metrics import Metrics
 from service.problems import NOT_READY, Problem
-from service.readiness import OK, Readiness, is_ready
+from service.readiness import OK, Readiness, checks_of, is_ready
 
 
 class Probes:
     """Handlers.
 
     Args:
-        readiness: checks whether this process can do its work.
         inspector: asks how everything is doing.
         metrics: what this process counted.
+        backlog_limit: uncommitted entries from which on nothing more is written.
     """
 
-    def __init__(self, readiness: Readiness, inspector: Inspector, metrics: Metrics) -> None:
-        self._readiness = readiness
+    def __init__(self, inspector: Inspector, metrics: Metrics, *, backlog_limit: int) -> None:
+        self._readiness = Readiness(inspector, backlog_limit=backlog_limit)
         self._inspector = inspector
         self._metrics = metrics
+        self._backlog_limit = backlog_limit
 
     async def health(self, request: Request) -> Response:
         """200 as long as this process answers at all."""
@@ -39,7 +40,7 @@ class Probes:
 
     async def metrics(self, request: Request) -> Response:
         """All metrics in Prometheus's text format."""
-        ready = is_ready(await self._readiness.checks())
         inspection = await self._inspector.inspect(thorough=True)
+        ready = is_ready(checks_of(inspection, backlog_limit=self._backlog_limit))
         content = self._metrics.render(inspection, ready=ready)
         return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -123,7 +123,8 @@ async def test_a_model_names_every_field_that_is_wrong(api: httpx.AsyncClient, n
 async def test_a_patch_must_leave_an_acceptable_document(api: httpx.AsyncClient, new_id: str) -> None:
     path = f"/todos/{new_id}"
     before = (await api.put(path, json={"name": "x"})).json()
-    for patch in ({"name": None}, {"id": "other"}, {"id": None}, [], 5, None, {"_id": 1}, {"a": 2**63}):
+    patches: list[Any] = [{"name": None}, {"id": "other"}, {"id": None}, [], 5, None, {"_id": 1}, {"a": 2**63}]
+    for patch in patches:
         content = json.dumps(patch)
         assert kind(await api.patch(path, content=content, headers=JSON)) == (422, "invalid-document")
     assert kind(await api.patch(path, content=b"{", headers=JSON)) == (400, "malformed-json")

@@ -1,0 +1,136 @@
+"""What the service says of itself: probes, `/sync`, metrics."""
+
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.inspect import Inspection, MappingState
+from service.metrics import Metrics
+from service.readiness import checks_of, is_ready
+from tests.stack import Stack
+
+
+async def test_probes_say_that_all_is_well(api: httpx.AsyncClient) -> None:
+    assert (await api.get("/healthz")).json() == {"status": "ok"}
+    ready = await api.get("/readyz")
+    assert ready.status_code == 200
+    assert set(ready.json()["checks"].values()) == {"ok"}
+    assert {"redis", "mongo", "capture:todos", "worker:todos", "backlog:todos"} <= set(ready.json()["checks"])
+
+
+async def test_sync_shows_how_far_each_mapping_is(stack: Stack, api: httpx.AsyncClient, new_id: str) -> None:
+    token = (await api.put(f"/todos/{new_id}", json={"name": "x"})).headers["Sync-Token"]
+    overview = (await api.get("/sync")).json()
+    assert overview["errors"] == {}
+    assert overview["warnings"] == []
+    todos = overview["mappings"]["todos"]
+    assert (todos["mapping"], todos["namespace"], todos["engine"]) == ("todos", "test.todos", "gears2")
+    assert (todos["last_entry"], todos["watermark"], todos["backlog"], todos["lag"]) == (token, token, 0, 0)
+    assert todos["capture"]["working"] is True
+    assert todos["worker"]["state"] == "committing"
+    assert todos["last_audit"] is None
+    assert isinstance(todos["dead_letters"], int)
+    assert todos["errors"] == {}
+
+
+async def test_a_dangerous_eviction_policy_is_a_warning(stack: Stack, api: httpx.AsyncClient) -> None:
+    await stack.redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert "allkeys-lru" in (await api.get("/sync")).json()["warnings"][0]
+    finally:
+        await stack.redis_client.config_set("maxmemory-policy", "noeviction")
+
+
+async def test_metrics_count_requests_by_the_template_of_their_route(api: httpx.AsyncClient, new_id: str) -> None:
+    async def count(method: str, route: str, status: str) -> float:
+        return (await samples(api)).get(
+            ("writethrough_requests_total", (("method", method), ("route", route), ("status", status))), 0
+        )
+
+    before = await count("PUT", "/notes/{id:path}", "201")
+    unmatched = await count("GET", "unmatched", "404")
+    await api.put(f"/notes/{new_id}/with/slashes", json={})
+    await api.get(f"/{new_id}")
+    assert await count("PUT", "/notes/{id:path}", "201") == before + 1
+    assert await count("GET", "unmatched", "404") == unmatched + 1
+
+
+async def test_metrics_show_how_the_mappings_are_doing(api: httpx.AsyncClient, new_id: str) -> None:
+    await api.put(f"/todos/{new_id}", json={"name": "x"})
+    found = await samples(api)
+    todos = (("mapping", "todos"),)
+    assert found["writethrough_ready", ()] == 1
+    assert found["writethrough_up", (("server", "redis"),)] == 1
+    assert found["writethrough_up", (("server", "mongo"),)] == 1
+    assert found["writethrough_backlog_entries", todos] == 0
+    assert found["writethrough_lag_seconds", todos] == 0
+    assert 0 <= found["writethrough_watermark_age_seconds", todos] < 60
+    assert found["writethrough_worker_up", todos] == 1
+    assert found["writethrough_worker_state", (*todos, ("state", "committing"))] == 1
+    assert found["writethrough_worker_state", (*todos, ("state", "retrying"))] == 0
+    assert found["writethrough_worker_committed_total", todos] >= 0
+    assert found["writethrough_worker_refused_total", todos] >= 0
+    assert found["writethrough_worker_retries_total", todos] >= 0
+    assert found["writethrough_capture_working", todos] == 1
+    assert found["writethrough_capture_failures_total", todos] == 0
+    assert found["writethrough_dead_letters", todos] >= 0
+    assert found["writethrough_commit_wait_seconds_count", todos] > 0
+    assert found["writethrough_writes_in_flight", ()] == 0
+
+
+def test_apps_in_one_process_count_for_themselves() -> None:
+    one, other = Metrics(lambda: 1), Metrics(lambda: 2)
+    one.request("GET", "/x", 200, 0.1)
+    nothing = Inspection([])
+    assert b'route="/x"' in one.render(nothing, ready=True)
+    assert b'route="/x"' not in other.render(nothing, ready=True)
+
+
+def test_what_isnt_known_isnt_ready(stack: Stack) -> None:
+    state = MappingState(stack.settings.mappings[0], errors={"capture": "no answer", "backlog": "no answer"})
+    checks = checks_of(Inspection([state], errors={"redis": "away"}), backlog_limit=1)
+    assert checks == {
+        "redis": "away",
+        "mongo": "ok",
+        "capture:todos": "no answer",
+        "worker:todos": "no answer",
+        "backlog:todos": "no answer",
+    }
+    assert not is_ready(checks)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MAPPINGS", "nonsense"),
+        ("MAPPINGS", ""),
+        ("MAPPINGS", "todos=test.todos:id:no.such.Model"),
+        ("MAPPINGS", "todos=test.todos:id:json.JSONDecoder"),
+        ("REDIS_URL", "nonsense"),
+        ("MONGO_URI", "http://nonsense"),
+        ("WT_COMMIT_TIMEOUT", "0"),
+        ("WT_BACKLOG_LIMIT", "many"),
+    ],
+)
+def test_a_setting_that_cant_be_used_is_named_in_one_line(variable: str, value: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "service", "--port", "1"], env={variable: value}, capture_output=True, timeout=20
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == b""
+    assert re.fullmatch(rf"service: {variable}.+\n", ended.stderr.decode())
+
+
+async def samples(api: httpx.AsyncClient) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """All metrics, by name and labels."""
+    answer = await api.get("/metrics")
+    assert answer.status_code == 200
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
