@@ -14,7 +14,7 @@ import anyio
 
 from service.embedded.child import CannotStart
 
-_ENDING = 3.0
+_ENDING = 2.0
 """Seconds that processes of a killed launcher are given to be gone."""
 
 

@@ -1,10 +1,12 @@
 """`python -m service --embedded`: everything that a first try needs, from wheels, under one Ctrl-C."""
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import anyio
+from anyio import CancelScope
 from pydantic import ValidationError
 
 from gears.mapping import Mapping
@@ -38,7 +40,7 @@ async def run_embedded(
     data: Path,
     own: Callable[[Setup], Sequence[Child]] = worker_and_api,
 ) -> int:
-    """Run Redis, MongoDB, the worker and the API until SIGINT or SIGTERM. Call it in the main thread.
+    """Run Redis, MongoDB, the worker and the API until SIGINT, SIGTERM or SIGHUP. Call it in the main thread.
 
     Args:
         host: IPv4 address or name that the API listens on.
@@ -52,20 +54,44 @@ async def run_embedded(
         The exit code: 0 when it was told to stop, 1 when it could not start (and said why).
     """
     setup = Setup(host=host, port=port, redis_port=redis_port, mongo_port=mongo_port, data=_absolute(data))
-    try:
-        mapping = _first_mapping()
-        wheels = servers.find_wheels()
-        async with locked(setup.data) as lock:
-            check_ports(setup)
-            say(f"Starting Redis, MongoDB, the worker and the API, with the data in {setup.data} ...")
-            children = (servers.redis(wheels, setup), servers.mongo(setup), *own(setup))
-            supervisor = Supervisor(children, stop_order=STOP_ORDER, inherited=lock)
-            await supervisor.run(partial(_greet, setup, mapping))
-    except CannotStart as error:
-        complain(str(error))
-        return 1
-    say("Stopped.")
-    return 0
+    code = 0
+    with anyio.open_signal_receiver(*_stop_signals()) as signals:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
+            try:
+                await _run(setup, own)
+            except CannotStart as error:
+                complain(str(error))
+                code = 1
+                tasks.cancel_scope.cancel()
+    if code == 0:
+        say("Stopped.")
+    return code
+
+
+async def _run(setup: Setup, own: Callable[[Setup], Sequence[Child]]) -> None:
+    mapping = _first_mapping()
+    wheels = servers.find_wheels()
+    async with locked(setup.data) as lock:
+        check_ports(setup)
+        say(f"Starting Redis, MongoDB, the worker and the API, with the data in {setup.data} ...")
+        children = (servers.redis(wheels, setup), servers.mongo(setup), *own(setup))
+        supervisor = Supervisor(children, stop_order=STOP_ORDER, inherited=lock)
+        await supervisor.run(partial(_greet, setup, mapping))
+
+
+async def _cancel_on(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
+    async for _ in signals:
+        say("\nStopping ...")
+        scope.cancel()
+        return
+
+
+def _stop_signals() -> list[signal.Signals]:
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup, and meant to stay so
+        wanted.append(signal.SIGHUP)
+    return wanted
 
 
 async def _greet(setup: Setup, mapping: Mapping) -> None:

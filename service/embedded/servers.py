@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
+from importlib import util
 from pathlib import Path
 
 from service.embedded.child import CannotStart, Child
@@ -56,7 +56,7 @@ def find_wheels() -> Wheels:
 
 
 def _package(module: str, distribution: str) -> Path:
-    spec = find_spec(module)
+    spec = util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise CannotStart(f"The package {distribution} is not installed. {_REMEDY}")
     return Path(next(iter(spec.submodule_search_locations)))
@@ -71,6 +71,7 @@ def _problem(redis: Path, environment: Mapping[str, str]) -> str | None:
             text=True,
             check=False,
             timeout=10,
+            start_new_session=True,  # Ctrl-C is for the launcher
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)

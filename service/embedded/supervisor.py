@@ -1,7 +1,6 @@
 """Keep processes running: start them in order, start again what dies, stop all of them in time."""
 
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 from anyio import TASK_STATUS_IGNORED, CancelScope
@@ -36,7 +35,7 @@ class Supervisor:
         self._running: dict[str, Process] = {}
 
     async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
-        """Start everything, await `on_ready`, keep it running until SIGINT, SIGTERM or SIGHUP, stop everything.
+        """Start everything, await `on_ready`, keep it running until cancelled, stop everything.
 
         Must run in the main thread: the children die with the thread that started them.
 
@@ -44,20 +43,18 @@ class Supervisor:
             CannotStart: a child did not become ready; the others were stopped.
         """
         failure: CannotStart | None = None
-        with anyio.open_signal_receiver(*_stop_signals()) as signals:
-            try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
-                    try:
-                        for child in self._children.values():
-                            await tasks.start(self._keep, child, name=child.name)
-                        await on_ready()
-                    except CannotStart as error:
-                        failure = error
-                        tasks.cancel_scope.cancel()
-            finally:
-                with CancelScope(shield=True):
-                    await self._stop()
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    for child in self._children.values():
+                        await tasks.start(self._keep, child, name=child.name)
+                    await on_ready()
+                except CannotStart as error:
+                    failure = error
+                    tasks.cancel_scope.cancel()
+        finally:
+            with CancelScope(shield=True):
+                await self._stop()
         if failure is not None:
             raise failure
 
@@ -105,17 +102,3 @@ class Supervisor:
         for number, name in enumerate(self._stop_order, start=1):
             if process := self._running.get(name):
                 await end(self._children[name], process, deadline=begin + number * share)
-
-
-async def _cancel_on(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
-    async for _ in signals:
-        say("\nStopping ...")
-        scope.cancel()
-        return
-
-
-def _stop_signals() -> list[signal.Signals]:
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup, and meant to stay so
-        wanted.append(signal.SIGHUP)
-    return wanted
