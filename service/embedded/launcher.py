@@ -114,5 +114,7 @@ def _first_mapping() -> Mapping:
     try:
         return Settings().mappings[0]
     except ValidationError as error:
-        reasons = "; ".join(f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())
+        reasons = "; ".join(
+            f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, MAPPINGS: ')}" for one in error.errors()
+        )
         raise CannotStart(f"The configuration can't be used: {reasons}.") from None
