@@ -34,7 +34,7 @@ class Admission:
             yield ticket
         finally:
             self.writes -= 1
-            ticket.release()
+            self.bytes -= ticket.held
 
 
 class Ticket:
@@ -42,7 +42,7 @@ class Ticket:
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._held = 0
+        self.held = 0
 
     def hold(self, size: int) -> None:
         """Count so many more bytes of the body in.
@@ -53,9 +53,4 @@ class Ticket:
         if self._admission.bytes + size > MAX_BYTES:
             raise Problem(OVERLOADED, f"bodies of {MAX_BYTES // 2**20} MiB are in flight already")
         self._admission.bytes += size
-        self._held += size
-
-    def release(self) -> None:
-        """Count the body out: its bytes aren't needed any more."""
-        self._admission.bytes -= self._held
-        self._held = 0
+        self.held += size

@@ -77,8 +77,6 @@ class Resource:
             body = await read_body(request, JSON, ticket)
             document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
             written = await self._documents.create(document_id, text, id_is_new=made)
-            del body, text
-            ticket.release()
             headers = {"Location": path_of(self.mapping, document_id)}
             return await self._written(201, written.id, written.document, preferences, headers)
 
@@ -107,8 +105,6 @@ class Resource:
             body = await read_body(request, JSON, ticket)
             text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
             put = await self._documents.put(document_id, text, conditions)
-            del body, text
-            ticket.release()
             return await self._written(201 if put.created else 200, put.written.id, put.written.document, preferences)
 
     async def patch(self, request: Request) -> Response:
@@ -119,8 +115,6 @@ class Resource:
         with self._admission.admit() as ticket:
             body = await read_body(request, MERGE_PATCH, ticket)
             written = await self._patch(document_id, body, conditions)
-            del body
-            ticket.release()
             return await self._written(200, written.id, written.document, preferences)
 
     async def delete(self, request: Request) -> Response:

@@ -45,6 +45,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     _Server(config, app.state.stop).run()
