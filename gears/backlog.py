@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from redis.exceptions import ResponseError
 
 from gears.mapping import Mapping
-from gears.redis import Redis
+from gears.redis import Redis, run_of
 from gears.stream import ZERO, EntryId, Names
 
 
@@ -14,8 +14,11 @@ class WorkerState(BaseModel):
     """What the committer that holds the lease says of itself; it vanishes when the committer does."""
 
     owner: str
+    run: str
+    """The run of the Redis server that it works with; see `gears.redis.server_run`."""
     state: str
-    """`committing`; `retrying` while MongoDB fails; `blocked` while something needs a person."""
+    """`committing`; `retrying` while MongoDB fails; `blocked` while something needs a person;
+    `restoring` while Redis is given back what it lost."""
     reason: str = ""
     since: float
     """When this state began, in seconds of the Unix epoch."""
@@ -37,7 +40,7 @@ class Backlog:
         entries: uncommitted entries.
         oldest: id of the oldest uncommitted entry; None without a backlog.
         lag: age of the oldest uncommitted entry in seconds by Redis's clock; 0 without a backlog.
-        worker: the committer's own words; None when no committer is at work.
+        worker: the committer's own words; None when no committer is at work, or none since Redis was restarted.
     """
 
     last_entry: EntryId
@@ -73,7 +76,8 @@ async def read_backlog(redis: Redis, mapping: Mapping) -> Backlog:
         pipeline.xrange(names.stream, count=1)
         pipeline.time()
         pipeline.hgetall(names.worker)
-        watermark, entries, first, (seconds, microseconds), worker = await pipeline.execute()
+        pipeline.info("server")
+        watermark, entries, first, (seconds, microseconds), worker, info = await pipeline.execute()
     oldest = EntryId.parse(first[0][0]) if first else None
     lag = max(0.0, seconds + microseconds / 1e6 - oldest.ms / 1e3) if oldest else 0.0
     return Backlog(
@@ -82,5 +86,11 @@ async def read_backlog(redis: Redis, mapping: Mapping) -> Backlog:
         entries=entries,
         oldest=oldest,
         lag=round(lag, 3),
-        worker=WorkerState.model_validate({k.decode(): v.decode() for k, v in worker.items()}) if worker else None,
+        worker=_worker_state(worker, run_of(info)),
     )
+
+
+def _worker_state(reported: dict[bytes, bytes], run: bytes) -> WorkerState | None:
+    if reported.get(b"run") != run:  # what Redis found in its file when it was restarted
+        return None
+    return WorkerState.model_validate({name.decode(): value.decode() for name, value in reported.items()})

@@ -53,5 +53,9 @@ class DuplicateIds(Exception):
     """The unique index on the id field can't be built: documents share an id; the message names some."""
 
 
+class Rewound(Exception):
+    """Redis has forgotten what it knew a moment ago; what was in flight is not acknowledged."""
+
+
 class LeaseLost(Exception):
     """Another committer holds this mapping's lease now; what was in flight is not acknowledged."""

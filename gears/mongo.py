@@ -4,7 +4,7 @@ Beside a mapping's own collection, its database holds three of ours: `sync_tombs
 `sync_dead_letters`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +39,8 @@ DEAD_LETTER_MAX_BYTES = 1024 * 1024
 """How much of a refused document a dead letter keeps."""
 
 _DUPLICATE_KEY = 11000
+
+_RESTORE_BATCH = 100
 
 _TRANSIENT = frozenset(
     # https://github.com/mongodb/specifications/blob/master/source/retryable-writes/retryable-writes.md, and what an
@@ -212,6 +214,20 @@ class Store:
         id_field = self.mapping.id_field
         cursor = self._documents.find({id_field: {"$in": list(ids)}}, {id_field: 1, "_sync": 1})
         return {found[id_field]: version_of(found) async for found in cursor}
+
+    async def documents_above(self, version: int) -> AsyncIterator[list[Document]]:
+        """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time."""
+        cursor = self._documents.find({"_sync.v": {"$gt": Int64(version)}})
+        while found := await cursor.to_list(_RESTORE_BATCH):
+            yield found
+
+    async def deleted_above(self, version: int) -> AsyncIterator[list[str]]:
+        """Ids deleted at a higher version than this and not stored again since, some at a time."""
+        cursor = self._tombstones.find({"mapping": self.mapping.prefix, "v": {"$gt": Int64(version)}}, {"_id": 1})
+        while found := await cursor.to_list(_RESTORE_BATCH):
+            ids = [tombstone["_id"][len(self.mapping.prefix) + 1 :] for tombstone in found]
+            stored = await self.versions(ids)
+            yield [document_id for document_id in ids if document_id not in stored]
 
     async def keep_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep refused states; the same state again changes nothing."""

@@ -70,4 +70,14 @@ async def send_once(redis: Redis, *command: str | bytes | int | float) -> Any:
             await pool.release(connection)
 
 
-__all__ = ["AWAY", "Redis", "RedisError", "connect", "send_once"]
+async def server_run(redis: Redis) -> bytes:
+    """What tells one run of a Redis server from the next: the beginning of its `run_id`, as entries name it."""
+    return run_of(await redis.info("server"))
+
+
+def run_of(info: dict[str, Any]) -> bytes:
+    """The same, from what `INFO server` says."""
+    return str(info["run_id"])[:8].encode()
+
+
+__all__ = ["AWAY", "Redis", "RedisError", "connect", "run_of", "send_once", "server_run"]

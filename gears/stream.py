@@ -93,12 +93,14 @@ class Entry:
         key: the Redis key.
         event: the keyspace event, or `FILL`.
         filled_from: for a `FILL`, the version of the MongoDB document that Redis was given.
+        run: the run of the Redis server that added it; see `gears.redis.server_run`.
     """
 
     id: EntryId
     key: bytes
     event: str
     filled_from: int | None = None
+    run: bytes = b""
 
 
 def decode_entry(entry_id: bytes, fields: Dict[bytes, bytes]) -> Entry:
@@ -109,6 +111,7 @@ def decode_entry(entry_id: bytes, fields: Dict[bytes, bytes]) -> Entry:
         fields.get(b"k", b""),
         fields.get(b"e", b"").decode(errors="replace"),
         int(filled_from) if filled_from and filled_from.isdigit() else None,
+        fields.get(b"r", b""),
     )
 
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import anyio
+import structlog
 from pymongo.errors import PyMongoError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from gears.backlog import last_entry
 from gears.engines import Engine
-from gears.errors import LeaseLost
+from gears.errors import LeaseLost, Rewound
 from gears.mongo import MongoError, Store
 from gears.redis import Redis
 from gears.refusals import refusals_from
@@ -23,21 +24,22 @@ from worker.lease import Lease
 from worker.plan import KeyEntries, Refusal, Verify, coalesce, decide
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
-from worker.rewind import raise_stream
+from worker.rewind import Rewind, find_rewind
 from worker.states import read_states
 
 _BLOCK_MS = 1000
 _BACKOFF = wait_random_exponential(multiplier=0.05, max=3)
 
 _ACKNOWLEDGE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lease lost' end
+if (redis.call('GET', KEYS[2]) or '0-0') ~= ARGV[6] then return 'rewound' end
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('XTRIM', KEYS[3], 'MINID', ARGV[3])
 for i = 5, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 redis.call('PUBLISH', KEYS[4], ARGV[4])
-return 1
+return 'done'
 """
-"""Fenced by the lease: whoever lost it acknowledges nothing."""
+"""Fenced by the lease, and by the watermark: Redis may have been restarted without its tail a moment ago."""
 
 
 class Committer:
@@ -61,8 +63,11 @@ class Committer:
         self._lease = lease
         self._reporter = reporter
         self._names = Names(engine.mapping.prefix)
+        self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
         self._batch_size = batch_size
+        self._watermark = ZERO
         self._inherited = ZERO
+        self._rewind: Rewind | None = None
         self._acknowledge_script = redis.register_script(_ACKNOWLEDGE)
 
     async def run(self) -> None:
@@ -70,9 +75,10 @@ class Committer:
 
         Raises:
             LeaseLost: another committer is at work.
+            Rewound: Redis was restarted without its tail; start again.
             RedisError: Redis is away; start again under a new lease.
         """
-        await self._start_above_checkpoint()
+        await self._recover()
         position = ZERO
         while True:
             entries = await self._read(position)
@@ -81,18 +87,16 @@ class Committer:
                 position = entries[done - 1].id
                 entries = entries[done:]
 
-    async def _start_above_checkpoint(self) -> None:
-        """Make sure that new entries get higher versions than all that MongoDB holds.
-
-        They don't by themselves when Redis came back without its tail and its clock had been set back.
-        """
-        checkpoint = None
+    async def _recover(self) -> None:
+        """See where Redis and MongoDB stand, and give Redis back what it lost."""
         async for attempt in self._retrying():
             with attempt:
-                checkpoint = await self._store.checkpoint()
+                self._watermark, self._rewind = await find_rewind(self._redis, self._engine, self._store)
+                if self._rewind is not None:
+                    self._reporter.restoring(f"Redis forgot what was committed after {self._watermark}")
+                    restored = await self._rewind.restore(self._lease.check)
+                    self._log.warning("gave Redis back what it had lost", keys=restored)
         self._reporter.committing()
-        if checkpoint is not None:
-            await raise_stream(self._redis, self._names, checkpoint)
         self._inherited = await last_entry(self._redis, self._names)
 
     async def _read(self, position: EntryId) -> list[Entry]:
@@ -120,6 +124,8 @@ class Committer:
 
     async def _commit(self, entries: Sequence[Entry]) -> None:
         keys = coalesce(entry for entry in entries if entry.key)
+        if self._rewind is not None:
+            self._rewind.lift(keys.values())
         states = await read_states(self._redis, self._names, list(keys.values()))
         decisions = [decide(self._engine.mapping, key, states[key.key]) for key in keys.values()]
         refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
@@ -155,10 +161,20 @@ class Committer:
         marks = [self._names.gone.encode() + key.key[prefix:] for key in keys if key.marked]
         done = await self._acknowledge_script(
             keys=[self._names.lease, self._names.watermark, self._names.stream, self._names.channel, *marks],
-            args=[self._lease.token, str(last), str(last.next), encode_commit(last, sorted(refused.items())), GONE_TTL],
+            args=[
+                self._lease.token,
+                str(last),
+                str(last.next),
+                encode_commit(last, sorted(refused.items())),
+                GONE_TTL,
+                str(self._watermark),
+            ],
         )
-        if not done:
+        if done == b"lease lost":
             raise LeaseLost("another committer took over")
+        if done == b"rewound":
+            raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
+        self._watermark = last
 
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(

@@ -18,10 +18,11 @@ from gears.errors import (
     LeaseLost,
     OutcomeUnknown,
     RedisAway,
+    Rewound,
 )
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError, Store
-from gears.redis import AWAY, Redis
+from gears.redis import AWAY, Redis, server_run
 from gears.settings import Settings
 from gears.stream import Names
 from worker.commit import Committer
@@ -30,7 +31,7 @@ from worker.reporter import Reporter
 from worker.supervise import supervise
 
 _STANDBY_POLL = 0.5
-_RESTART = (LeaseLost, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, RedisError, *AWAY)
+_RESTART = (LeaseLost, Rewound, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, RedisError, *AWAY)
 
 
 class Leader:
@@ -62,7 +63,7 @@ class Leader:
             await anyio.sleep(_STANDBY_POLL)
 
     async def _lead(self, lease: Lease) -> None:
-        reporter = Reporter(self._redis, self._mapping, self._owner)
+        reporter = Reporter(self._redis, self._mapping, self._owner, await server_run(self._redis))
         self._log.info("holding the lease", owner=self._owner)
         try:
             async with anyio.create_task_group() as tasks:

@@ -35,6 +35,8 @@ class KeyEntries:
         ids: its entries, oldest first.
         last_event: the event of the newest entry.
         marked: whether one of them is a delete, so that there may be a mark of it.
+        run: the server run in which the newest entry was added.
+        lifted: the version to use instead of the newest entry's.
         filled_from: when all of them are fills, the version that Redis was given last.
     """
 
@@ -42,12 +44,14 @@ class KeyEntries:
     ids: list[EntryId] = field(default_factory=list)
     last_event: str = ""
     marked: bool = False
+    run: bytes = b""
+    lifted: int | None = None
     filled_from: int | None = None
 
     @property
     def version(self) -> int:
-        """The version of the newest entry."""
-        return self.ids[-1].version
+        """The version of the present state: that of the newest entry."""
+        return self.ids[-1].version if self.lifted is None else self.lifted
 
 
 def coalesce(entries: Iterable[Entry]) -> dict[bytes, KeyEntries]:
@@ -59,6 +63,7 @@ def coalesce(entries: Iterable[Entry]) -> dict[bytes, KeyEntries]:
         known.filled_from = (entry.filled_from or 0) if fill else None
         known.ids.append(entry.id)
         known.last_event = entry.event
+        known.run = entry.run
         known.marked |= entry.event in DELETE_EVENTS
     return by_key
 

@@ -18,10 +18,10 @@ _TTL = 5
 class Reporter:
     """The one owner of a committer's `WorkerState`."""
 
-    def __init__(self, redis: Redis, mapping: Mapping, owner: str) -> None:
+    def __init__(self, redis: Redis, mapping: Mapping, owner: str, run: bytes) -> None:
         self._redis = redis
         self._name = Names(mapping.prefix).worker
-        self._state = WorkerState(owner=owner, state="starting", since=time())
+        self._state = WorkerState(owner=owner, run=run.decode(), state="starting", since=time())
         self._changed = anyio.Event()
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
 
@@ -33,6 +33,10 @@ class Reporter:
         """The same commit is tried again until it succeeds."""
         self._state.retries += 1
         self._change("retrying", reason)
+
+    def restoring(self, reason: str) -> None:
+        """Redis is given back what it lost."""
+        self._change("restoring", reason)
 
     def blocked(self, reason: str) -> None:
         """Nothing is committed until somebody mends this."""

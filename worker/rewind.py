@@ -1,36 +1,127 @@
-"""When Redis comes back older than MongoDB."""
+"""Redis came back older than MongoDB: without its tail, from an older snapshot, or empty.
 
-import structlog
+The watermark in Redis is set after the checkpoint in MongoDB, at the end of every commit. So when the checkpoint is
+above the watermark, either a committer stopped in between, and the checkpoint's entry still waits on the stream, or
+Redis has forgotten what was committed. Then MongoDB gives back every document and every delete above the watermark,
+except for keys that were written again since Redis started: those win.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
 from redis.exceptions import ResponseError
 
 from gears.backlog import last_entry
-from gears.redis import Redis
-from gears.stream import EntryId, Names
+from gears.document import decode, to_text
+from gears.engines import Engine
+from gears.mongo import Store
+from gears.redis import Redis, server_run
+from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
+from worker.plan import KeyEntries
 
-log = structlog.get_logger()
+_PAGE = 1000
 
 
-async def raise_stream(redis: Redis, names: Names, floor: EntryId) -> bool:
-    """Move the stream's last id above `floor`, so that new entries get higher versions than all that MongoDB holds.
+async def find_rewind(redis: Redis, engine: Engine, store: Store) -> tuple[EntryId, "Rewind | None"]:
+    """The watermark in Redis, and what is to be done when Redis fell back to it."""
+    names = Names(engine.mapping.prefix)
+    checkpoint = await store.checkpoint()
+    at = str(checkpoint or ZERO)
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.get(names.watermark)
+        pipeline.xrange(names.stream, at, at)
+        text, waiting = await pipeline.execute()
+    watermark = EntryId.parse(text) if text else ZERO
+    if checkpoint is None or watermark >= checkpoint or waiting:
+        return watermark, None
+    return watermark, Rewind(redis, engine, store, watermark=watermark, checkpoint=checkpoint)
+
+
+class Rewind:
+    """Gives Redis back what it lost; nothing may be committed meanwhile.
+
+    Args:
+        redis: client with replies as bytes.
+        engine: the mapping's engine.
+        store: the mapping's documents in MongoDB.
+        watermark: what Redis knows to be committed; everything above is given back.
+        checkpoint: what MongoDB knows to be committed.
+    """
+
+    def __init__(self, redis: Redis, engine: Engine, store: Store, *, watermark: EntryId, checkpoint: EntryId) -> None:
+        self._redis = redis
+        self._engine = engine
+        self._store = store
+        self._watermark = watermark
+        self._checkpoint = checkpoint
+        self._names = Names(engine.mapping.prefix)
+        self._run = b""
+        self._written: set[bytes] = set()
+        self._seen = ZERO
+        self._lifts = 0
+
+    async def restore(self, check: Callable[[], None]) -> int:
+        """Restore deletes, then documents; return how many keys. Doing it again changes nothing.
+
+        Args:
+            check: raises when the lease is gone.
+
+        Raises:
+            MongoError, RedisError: it isn't complete; do it again.
+        """
+        self._run = await server_run(self._redis)
+        await raise_stream(self._redis, self._names, EntryId(self._checkpoint.ms + 1, 0))
+        restored = 0
+        async for ids in self._store.deleted_above(self._watermark.version):
+            check()
+            restored += await self._give_back(dict.fromkeys(ids))
+        async for documents in self._store.documents_above(self._watermark.version):
+            check()
+            id_field = self._engine.mapping.id_field
+            restored += await self._give_back({found[id_field]: to_text(decode(found)) for found in documents})
+        return restored
+
+    def lift(self, keys: Iterable[KeyEntries]) -> None:
+        """Give writes made since Redis started a version above the checkpoint, if its clock gave them a lower one."""
+        for key in keys:
+            if key.run == self._run and key.ids[-1] <= self._checkpoint:
+                self._lifts += 1
+                key.lifted = self._checkpoint.version + self._lifts
+
+    async def _give_back(self, states: Mapping[str, bytes | None]) -> int:
+        await self._note_writes()
+        given = 0
+        for document_id, document in states.items():
+            if self._engine.mapping.key(document_id).encode() not in self._written:
+                given += await self._engine.restore(document_id, document, since=self._seen)
+        return given
+
+    async def _note_writes(self) -> None:
+        """Read on in the stream: which keys have been written since Redis started?"""
+        while page := await self._read_stream():
+            for entry in page:
+                self._seen = entry.id
+                if entry.run == self._run and entry.event != FILL:
+                    self._written.add(entry.key)
+
+    async def _read_stream(self) -> list[Entry]:
+        page: Any = await self._redis.xrange(self._names.stream, f"({self._seen}", count=_PAGE)
+        return [decode_entry(entry_id, fields) for entry_id, fields in page]
+
+
+async def raise_stream(redis: Redis, names: Names, floor: EntryId) -> None:
+    """Add an entry at or above `floor` that tells of no key, so that all later ones are above it too.
 
     Redis numbers entries by its clock; after it lost its tail and its clock was set back, new entries would look older
     than what is committed already.
-
-    Returns:
-        Whether it had to be moved.
     """
-    newest = await last_entry(redis, names)
-    if newest >= floor:
-        return False
-    try:
-        await redis.xadd(names.stream, {"e": "rewind"}, id=str(floor.next))
-    except ResponseError:
-        if await last_entry(redis, names) < floor:
-            raise
-    log.warning(
-        "Redis came back older than MongoDB; new entries go on above the checkpoint",
-        mapping=names.prefix,
-        last_entry=str(newest),
-        checkpoint=str(floor),
-    )
-    return True
+    fields: dict[Any, Any] = {"e": "rewind"}
+    if await last_entry(redis, names) < floor:
+        try:
+            await redis.xadd(names.stream, fields, id=str(floor))
+        except ResponseError as error:
+            if "equal or smaller" not in str(error):
+                raise
+        else:
+            return
+    await redis.xadd(names.stream, fields)

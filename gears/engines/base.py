@@ -151,6 +151,20 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId) -> bool:
+        """Give Redis back what it lost, uncaptured; for the committer, while it commits nothing.
+
+        Args:
+            document_id: the document's id.
+            document: JSON text; None to delete the key.
+            since: nothing is done when the stream tells of a write to the key after this entry, or when the key holds
+                another type.
+
+        Returns:
+            Whether it was done.
+        """
+
+    @abstractmethod
     async def roll_back(self, document_id: str, seen: bytes, document: bytes | None, *, version: int) -> bool:
         """Give Redis back what MongoDB holds, if the key still holds the refused document.
 

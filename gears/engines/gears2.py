@@ -99,6 +99,10 @@ class Gears2(Engine):
         filled: bytes | None = await self._call("fill", document_id, document, version, age_limit.ms)
         return filled
 
+    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId) -> bool:
+        done = await self._call("restore", document_id, document or b"", str(since))
+        return bool(done == b"1")
+
     async def roll_back(self, document_id: str, seen: bytes, document: bytes | None, *, version: int) -> bool:
         done = await self._call("roll_back", document_id, seen, document or b"", version)
         return bool(done == b"1")

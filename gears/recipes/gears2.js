@@ -4,6 +4,9 @@
 // sync stream. Writes made by the functions below don't fire it (Gears doesn't call a library for what it did itself),
 // so they add their entry themselves, before the write: an entry too many is harmless, one too few is not.
 //
+// Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
+// from those that survived it.
+//
 // CONFIG: {version, prefix, stream, gone, events, deletes, fill_age_ms}
 
 const config = redis.config;
@@ -12,6 +15,14 @@ const deletes = new Set(config.deletes);
 const appears = new Set(['rename_to', 'copy_to', 'restore', 'move_to']);
 const start = config.prefix.length + 1;
 const JSON_TYPE = 'ReJSON-RL';
+
+let run = null;
+
+// Adds an entry; returns its id.
+function add(client, key, event, ...more) {
+    if (run === null) run = String(client.call('INFO', 'server')).match(/run_id:(\w{8})/)[1];
+    return String(client.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', run, ...more));
+}
 
 function isJson(client, key) {
     return String(client.call('TYPE', key)) === JSON_TYPE;
@@ -33,7 +44,7 @@ function current(client, key) {
 redis.registerKeySpaceTrigger('capture', config.prefix + ':', (client, data) => {
     if (!events.has(data.event)) return;
     if (appears.has(data.event) && !isJson(client, data.key_raw)) return;
-    const id = String(client.call('XADD', config.stream, '*', 'k', data.key_raw, 'e', data.event));
+    const id = add(client, data.key_raw, data.event);
     if (deletes.has(data.event) && data.key !== null && !exists(client, data.key_raw)) mark(client, data.key, id);
 }, {description: 'adds an entry to the sync stream for every write'});
 
@@ -53,7 +64,7 @@ redis.registerFunction('put', (client, key, document, condition, expected, limit
     const word = obstacle(client, key, condition, expected, limit);
     if (word !== null) return [word];
     const existed = exists(client, key) ? '1' : '0';
-    const id = String(client.call('XADD', config.stream, '*', 'k', key, 'e', 'json.set'));
+    const id = add(client, key, 'json.set');
     try {
         client.call('JSON.SET', key, '$', document);
     } catch (error) {
@@ -66,7 +77,7 @@ redis.registerFunction('put', (client, key, document, condition, expected, limit
 redis.registerFunction('remove', (client, key, condition, expected, limit) => {
     const word = obstacle(client, key, condition, expected, limit);
     if (word !== null) return [word];
-    const id = String(client.call('XADD', config.stream, '*', 'k', key, 'e', 'del'));
+    const id = add(client, key, 'del');
     mark(client, key, id);
     const existed = String(client.call('DEL', key));
     return ['ok', id, existed, ''];
@@ -80,15 +91,33 @@ redis.registerFunction('fill', (client, key, document, version, since) => {
         const [ms, seq] = String(gone).split('-');
         if ((BigInt(ms) << 20n | BigInt(seq)) > BigInt(version)) return null;
     }
-    client.call('XADD', config.stream, '*', 'k', key, 'e', 'fill', 'v', version);
+    add(client, key, 'fill', 'v', version);
     client.call('JSON.SET', key, '$', document);
     return current(client, key);
 }, {description: 'gives Redis what MongoDB holds'});
 
 redis.registerFunction('roll_back', (client, key, seen, document, version) => {
     if (!isJson(client, key) || current(client, key) !== seen) return '0';
-    client.call('XADD', config.stream, '*', 'k', key, 'e', 'fill', 'v', version);
+    add(client, key, 'fill', 'v', version);
     if (document === '') client.call('DEL', key);
     else client.call('JSON.SET', key, '$', document);
     return '1';
 }, {description: 'gives Redis back what MongoDB holds after a refusal'});
+
+// Entries after `since` that tell of a write to the key, other than fills.
+function writtenSince(client, key, since) {
+    for (const [, fields] of client.call('XRANGE', config.stream, '(' + since, '+')) {
+        const entry = {};
+        for (let i = 0; i < fields.length; i += 2) entry[String(fields[i])] = String(fields[i + 1]);
+        if (entry.k === key && entry.e !== 'fill') return true;
+    }
+    return false;
+}
+
+redis.registerFunction('restore', (client, key, document, since) => {
+    const type = String(client.call('TYPE', key));
+    if ((type !== 'none' && type !== JSON_TYPE) || writtenSince(client, key, since)) return '0';
+    if (document === '') client.call('DEL', key);
+    else client.call('JSON.SET', key, '$', document);
+    return '1';
+}, {description: 'gives Redis what it lost, uncaptured'});

@@ -1,0 +1,181 @@
+"""Promises 2 and 3 when Redis comes back older than MongoDB: without its tail, emptied, with its clock set back."""
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from gears.stream import EntryId
+from tests.stack import Stack, eventually
+
+
+async def in_redis(stack: Stack) -> dict[str, Any]:
+    """All documents of the mapping `notes` in Redis, by id."""
+    keys = [key async for key in stack.redis_client.scan_iter("notes:*", count=1000)]
+    return {
+        key.removeprefix(b"notes:").decode(): await stack.get(key.removeprefix(b"notes:").decode(), "notes")
+        for key in keys
+    }
+
+
+async def in_mongodb(stack: Stack) -> dict[str, Any]:
+    """All documents of the mapping `notes` in MongoDB, by id."""
+    found = stack.mongo_client.test.notes.find({}, {"_id": 0, "_sync": 0})
+    return {document["id"]: document async for document in found}
+
+
+async def put(stack: Stack, document_id: str, n: int) -> None:
+    answer = await stack.client.put(f"/notes/{document_id}", json={"n": n}, headers={"Prefer": "wait=20"})
+    assert answer.is_success, answer.text
+
+
+async def recovered(stack: Stack) -> None:
+    """Wait until the API says that all is well."""
+
+    async def probe() -> bool:
+        return (await stack.client.get("/readyz")).status_code == 200
+
+    await eventually(probe, within=20)
+    await stack.drained("notes")
+
+
+async def lose_everything_since(stack: Stack, snapshot: str | None) -> None:
+    """Kill Redis and start it with an older data folder, or with none."""
+    await stack.redis.kill()
+    shutil.rmtree(stack.folder / "redis")
+    if snapshot is None:
+        (stack.folder / "redis").mkdir()
+    else:
+        shutil.copytree(stack.folder / snapshot, stack.folder / "redis")
+    await stack.redis.start()
+
+
+@pytest.mark.parametrize("lost", ["tail", "all"])
+async def test_nothing_acknowledged_is_lost_when_redis_loses_its(lost: str, own_stack: Stack) -> None:
+    await own_stack.start()
+    for n in range(30):
+        await put(own_stack, str(n), 0)
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    for n in range(0, 30, 2):
+        await put(own_stack, str(n), 1)
+    for n in range(0, 30, 3):
+        assert (await own_stack.client.delete(f"/notes/{n}")).status_code == 204
+    for n in range(30, 40):
+        await put(own_stack, str(n), 1)
+    expected = await in_mongodb(own_stack)
+    await lose_everything_since(own_stack, "snapshot" if lost == "tail" else None)
+    await recovered(own_stack)
+    assert await in_mongodb(own_stack) == expected
+    assert await in_redis(own_stack) == expected
+    for n in range(0, 30, 3):
+        assert (await own_stack.client.get(f"/notes/{n}")).status_code == 404
+
+
+@pytest.mark.parametrize("lost", ["tail", "all"])
+async def test_a_write_made_after_the_restart_wins(lost: str, own_stack: Stack) -> None:
+    await own_stack.start()
+    for document_id in ("kept", "changed", "deleted"):
+        await put(own_stack, document_id, 0)
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    for document_id in ("kept", "changed", "deleted"):
+        await put(own_stack, document_id, 1)
+    assert (await own_stack.client.delete("/notes/deleted")).status_code == 204
+    await own_stack.worker.stop()
+    await lose_everything_since(own_stack, "snapshot" if lost == "tail" else None)
+    if lost == "all":
+        await own_stack.worker.start(wait=False)  # it installs the recipe
+
+        async def installed() -> bool:
+            return bool(
+                await own_stack.redis_client.execute_command("TFUNCTION", "LIST", "LIBRARY", "writethrough_notes")
+            )
+
+        await eventually(installed)
+    await own_stack.set("changed", {"n": 2}, prefix="notes")
+    await own_stack.set("deleted", {"n": 2}, prefix="notes")
+    if lost == "tail":
+        await own_stack.worker.start(wait=False)
+    await recovered(own_stack)
+    expected = {"kept": 1, "changed": 2, "deleted": 2}
+    assert {i: document["n"] for i, document in (await in_mongodb(own_stack)).items()} == expected
+    assert {i: document["n"] for i, document in (await in_redis(own_stack)).items()} == expected
+
+
+async def test_a_write_made_after_the_restart_wins_though_the_clock_was_set_back(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 0)
+    await put(own_stack, "b", 0)
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    far = EntryId(2**42, 0)  # a clock that is decades ahead
+    for key in ("notes:a", "notes:b"):
+        await own_stack.redis_client.xadd(
+            "sync:{notes}", {"k": key, "e": "json.set"}, id=str(far.next if key[-1] == "b" else far)
+        )
+    await put(own_stack, "b", 1)
+    await own_stack.worker.stop()
+    await lose_everything_since(own_stack, "snapshot")
+    for n in (1, 2):
+        await own_stack.set("a", {"n": n}, prefix="notes")
+    await own_stack.worker.start(wait=False)
+    await recovered(own_stack)
+    expected = {"a": {"id": "a", "n": 2}, "b": {"id": "b", "n": 1}}
+    assert await in_mongodb(own_stack) == expected
+    assert {i: document | {"id": i} for i, document in (await in_redis(own_stack)).items()} == expected
+
+
+async def test_flushall_is_a_loss_not_a_million_deletes(own_stack: Stack) -> None:
+    await own_stack.start()
+    for n in range(50):
+        await put(own_stack, str(n), n)
+    expected = await in_mongodb(own_stack)
+    await own_stack.redis_client.flushall()
+
+    async def back() -> bool:
+        return len(await in_redis(own_stack)) == 50
+
+    await eventually(back, within=20)
+    await recovered(own_stack)
+    assert await in_mongodb(own_stack) == expected
+    assert await in_redis(own_stack) == expected
+
+
+async def test_redis_killed_again_and_again_under_load_loses_nothing_acknowledged(own_stack: Stack) -> None:
+    await own_stack.start()
+    acknowledged: dict[str, int] = {}
+
+    async def write(client_number: int, stop: anyio.Event) -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            document_id = f"{client_number}-{n % 3}"
+            answer = await own_stack.client.put(f"/notes/{document_id}", json={"n": n})
+            if answer.is_success:
+                acknowledged[document_id] = n
+            else:
+                assert answer.status_code in (503, 504), answer.text
+
+    async with anyio.create_task_group() as tasks:
+        stop = anyio.Event()
+        for client_number in range(8):
+            tasks.start_soon(write, client_number, stop)
+        for _ in range(4):
+            await eventually(_grows(acknowledged, 200), within=30)
+            await own_stack.redis.kill()
+            await own_stack.redis.start()
+        await eventually(_grows(acknowledged, 100), within=30)
+        stop.set()
+    await recovered(own_stack)
+    stored, cached = await in_mongodb(own_stack), await in_redis(own_stack)
+    assert stored == cached
+    assert {i: n for i, n in acknowledged.items() if stored[i]["n"] < n} == {}
+
+
+def _grows(acknowledged: dict[str, int], by: int) -> Callable[[], Any]:
+    before = sum(acknowledged.values())
+
+    async def probe() -> bool:
+        return sum(acknowledged.values()) >= before + by
+
+    return probe
