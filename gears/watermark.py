@@ -3,6 +3,7 @@
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -10,9 +11,9 @@ import anyio
 import structlog
 from pydantic_core import from_json, to_json
 
-from gears.errors import Refused
+from gears.errors import OutcomeUnknown, Refused
 from gears.mapping import Mapping
-from gears.redis import AWAY, Redis, RedisError
+from gears.redis import AWAY, Redis, RedisError, server_run
 from gears.refusals import REMEMBERED_REFUSALS, refusals_from
 from gears.stream import ZERO, EntryId, Names
 
@@ -32,7 +33,7 @@ class Watermark:
 
     def __init__(self) -> None:
         self.position = ZERO
-        self._waiting: list[tuple[EntryId, int, anyio.Event]] = []
+        self._waiting: list[tuple[EntryId, int, _Waiter]] = []
         self._tiebreak = count()
         self._refused: OrderedDict[EntryId, str] = OrderedDict()
 
@@ -41,11 +42,14 @@ class Watermark:
 
         Raises:
             Refused: this entry's document was refused.
+            OutcomeUnknown: Redis was restarted meanwhile, and may have forgotten the entry.
         """
         if self.position < entry_id:
-            event = anyio.Event()
-            heapq.heappush(self._waiting, (entry_id, next(self._tiebreak), event))
-            await event.wait()
+            waiter = _Waiter()
+            heapq.heappush(self._waiting, (entry_id, next(self._tiebreak), waiter))
+            await waiter.event.wait()
+            if waiter.in_doubt:
+                raise OutcomeUnknown("Redis was restarted before the write was confirmed, and may have lost it")
         if entry_id in self._refused:
             raise Refused(self._refused[entry_id])
 
@@ -62,7 +66,21 @@ class Watermark:
             self._refused.popitem(last=False)
         self.position = max(self.position, position)
         while self._waiting and self._waiting[0][0] <= self.position:
-            heapq.heappop(self._waiting)[2].set()
+            heapq.heappop(self._waiting)[2].event.set()
+
+    def restart(self, position: EntryId) -> None:
+        """Take over what a restarted Redis knows, which may be less, and wake all who wait: theirs may be lost."""
+        self.position = position
+        for _, _, waiter in self._waiting:
+            waiter.in_doubt = True
+            waiter.event.set()
+        self._waiting.clear()
+
+
+@dataclass(slots=True)
+class _Waiter:
+    event: anyio.Event = field(default_factory=anyio.Event)
+    in_doubt: bool = False
 
 
 class Watermarks:
@@ -72,6 +90,7 @@ class Watermarks:
         self._redis = redis
         self._names = {mapping.prefix: Names(mapping.prefix) for mapping in mappings}
         self._by_prefix = {prefix: Watermark() for prefix in self._names}
+        self._run = b""
         self._by_channel = {names.channel.encode(): self._by_prefix[prefix] for prefix, names in self._names.items()}
 
     def __getitem__(self, prefix: str) -> Watermark:
@@ -84,6 +103,7 @@ class Watermarks:
             try:
                 async with self._redis.pubsub() as subscription:
                     await subscription.subscribe(*(names.channel for names in self._names.values()))
+                    await self._meet_server()
                     await self._read_all()
                     if lost:
                         log.info("following the watermark again")
@@ -94,6 +114,14 @@ class Watermarks:
                     log.warning("lost the watermark subscription; trying again", error=str(error))
                     lost = True
                 await anyio.sleep(0.2)
+
+    async def _meet_server(self) -> None:
+        run = await server_run(self._redis)
+        if self._run and run != self._run:
+            for prefix, names in self._names.items():
+                position = await self._redis.get(names.watermark)
+                self._by_prefix[prefix].restart(EntryId.parse(position) if position else ZERO)
+        self._run = run
 
     async def _follow(self, subscription: Any) -> None:
         while True:

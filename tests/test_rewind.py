@@ -172,6 +172,27 @@ async def test_redis_killed_again_and_again_under_load_loses_nothing_acknowledge
     assert {i: n for i, n in acknowledged.items() if stored[i]["n"] < n} == {}
 
 
+async def test_a_write_that_waits_while_redis_is_restarted_is_not_called_confirmed(own_stack: Stack) -> None:
+    await own_stack.start()
+    await own_stack.worker.stop()
+    answers = []
+
+    async def write() -> None:
+        answers.append(await own_stack.client.put("/notes/a", json={"n": 1}, headers={"Prefer": "wait=30"}))
+
+    async def captured() -> bool:
+        return await own_stack.redis_client.xlen("sync:{notes}") == 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        await eventually(captured)
+        await own_stack.redis.kill()
+        await own_stack.redis.start()
+    assert answers[0].status_code == 504
+    assert "Sync-Token" not in answers[0].headers
+    assert "may have lost it" in answers[0].json()["detail"]
+
+
 def _grows(acknowledged: dict[str, int], by: int) -> Callable[[], Any]:
     before = sum(acknowledged.values())
 

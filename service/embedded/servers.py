@@ -149,4 +149,10 @@ def _flags(options: Mapping[str, str]) -> Iterator[str]:
 
 
 def _ours(setup: Setup) -> dict[str, str]:
-    return {"REDIS_URL": setup.redis_url, "MONGO_URI": setup.mongo_uri, "PYTHONUNBUFFERED": "1"}
+    return {
+        "REDIS_URL": setup.redis_url,
+        "MONGO_URI": setup.mongo_uri,
+        "PYTHONUNBUFFERED": "1",
+        # After a crash the only worker shouldn't wait long for its own lease.
+        "WT_LEASE_TTL": os.environ.get("WT_LEASE_TTL", "1.5"),
+    }
