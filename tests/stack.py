@@ -18,6 +18,7 @@ from pymongo.errors import PyMongoError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gears.backlog import read_backlog
 from gears.settings import Settings
 from service.embedded import leash, servers
 from service.embedded.child import Child
@@ -209,7 +210,7 @@ class Stack:
 
     async def _worker_ready(self) -> bool:
         for mapping in self.settings.mappings:
-            state = await self.redis_client.hget(f"sync:{{{mapping.prefix}}}:worker", "state")
-            if state != b"committing":
+            worker = (await read_backlog(self.redis_client, mapping)).worker
+            if worker is None or worker.state != "committing":
                 return False
         return True
