@@ -1,10 +1,12 @@
 """Connections to Redis: deadlines everywhere, and a write that tells 'not sent' from 'not answered'."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from anyio import CancelScope
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
@@ -39,7 +41,18 @@ def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
         )
     except ValueError as error:
         raise ConfigError(f"REDIS_URL can't be used: {error}") from error
+    pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
     return Redis.from_pool(pool)
+
+
+class _Connection(AbstractConnection):
+    """Says that the server has closed the connection as redis-py does; uvloop raises RuntimeError on writing to it."""
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            raise exceptions.ConnectionError(str(error)) from error
 
 
 async def send_once(redis: Redis, *command: str | bytes | int | float) -> Any:

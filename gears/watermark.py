@@ -91,10 +91,15 @@ class Watermarks:
         self._names = {mapping.prefix: Names(mapping.prefix) for mapping in mappings}
         self._by_prefix = {prefix: Watermark() for prefix in self._names}
         self._run = b""
+        self._following = anyio.Event()
         self._by_channel = {names.channel.encode(): self._by_prefix[prefix] for prefix, names in self._names.items()}
 
     def __getitem__(self, prefix: str) -> Watermark:
         return self._by_prefix[prefix]
+
+    async def followed(self) -> None:
+        """Return when commits are followed; what is written before that may be found in doubt afterwards."""
+        await self._following.wait()
 
     async def run(self) -> None:
         """Follow the commits until cancelled, across lost connections."""
@@ -108,8 +113,10 @@ class Watermarks:
                     if lost:
                         log.info("following the watermark again")
                         lost = False
+                    self._following.set()
                     await self._follow(subscription)
             except (*AWAY, RedisError) as error:
+                self._following = anyio.Event()
                 if not lost:
                     log.warning("lost the watermark subscription; trying again", error=str(error))
                     lost = True

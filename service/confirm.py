@@ -2,7 +2,7 @@
 
 from time import perf_counter
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope, current_time, move_on_after
 
 from gears.errors import Refused
 from gears.mapping import Mapping
@@ -11,6 +11,9 @@ from gears.watermark import Watermarks
 from service.metrics import Metrics
 from service.preferences import Preferences
 from service.problems import NOT_CONFIRMED, REFUSED, Problem
+
+_FOLLOWING_SECONDS = 0.5
+"""How long a write is put off while commits aren't followed; a subscription that was lost is back by then."""
 
 _STOPPING_SECONDS = 1.0
 """How much longer writes wait once the process is told to end."""
@@ -31,6 +34,11 @@ class Confirmations:
         self._timeout = timeout
         self._scopes: set[CancelScope] = set()
         self._stopping = False
+
+    async def prepared(self) -> None:
+        """Put a write off for a moment while a restarted Redis isn't known yet, lest it be in doubt for nothing."""
+        with move_on_after(_FOLLOWING_SECONDS):
+            await self._watermarks.followed()
 
     async def confirmed(self, mapping: Mapping, entry_id: EntryId, preferences: Preferences) -> bool:
         """Wait for the confirmation of an entry; False if the writer prefers not to wait longer.

@@ -76,6 +76,7 @@ class Resource:
         with self._admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
             document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
+            await self._confirmations.prepared()
             written = await self._documents.create(document_id, text, id_is_new=made)
             headers = {"Location": path_of(self.mapping, document_id)}
             return await self._written(201, written.id, written.document, preferences, headers)
@@ -104,6 +105,7 @@ class Resource:
         with self._admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
             text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
+            await self._confirmations.prepared()
             put = await self._documents.put(document_id, text, conditions)
             return await self._written(201 if put.created else 200, put.written.id, put.written.document, preferences)
 
@@ -114,6 +116,7 @@ class Resource:
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
             body = await read_body(request, MERGE_PATCH, ticket)
+            await self._confirmations.prepared()
             written = await self._patch(document_id, body, conditions)
             return await self._written(200, written.id, written.document, preferences)
 
@@ -123,6 +126,7 @@ class Resource:
         conditions = conditions_of(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit():
+            await self._confirmations.prepared()
             written = await self._documents.delete(document_id, conditions)
             return await self._written(204, written.id, None, preferences)
 
