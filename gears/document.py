@@ -118,7 +118,7 @@ def decode(stored: Dict[str, Any]) -> JsonObject:
 
 def to_text(document: JsonObject) -> bytes:
     """JSON text of a document; BSON types that JSON lacks become strings."""
-    return to_json(document, fallback=str, inf_nan_mode="null")
+    return to_json(document, fallback=str, inf_nan_mode="null", bytes_mode="base64")
 
 
 def version_of(stored: Dict[str, Any]) -> int:

@@ -45,7 +45,7 @@ class Mapping:
         try:
             document_id = raw.decode()
         except UnicodeDecodeError:
-            raise Refused(f"the key {key!r} is not UTF-8, so its id can't be a string in MongoDB") from None
+            raise Refused(f"the key {key[:200]!r} is not UTF-8, so its id can't be a string in MongoDB") from None
         check_id(document_id)
         return document_id
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import anyio
@@ -38,6 +39,9 @@ TOMBSTONE_DAYS = 30
 DEAD_LETTER_MAX_BYTES = 1024 * 1024
 """How much of a refused document a dead letter keeps."""
 
+DEAD_LETTER_MAX_KEY = 8 * 1024
+"""How much of the key of a refused document it keeps."""
+
 _DUPLICATE_KEY = 11000
 
 _RESTORE_BATCH = 100
@@ -47,6 +51,8 @@ _TRANSIENT = frozenset(
     # operator can mend: rights, disk space, memory, locks, time limits
     {6, 7, 13, 18, 24, 46, 50, 64, 89, 91, 112, 133, 134, 146, 189, 262, 8000, 9001, 10107, 11600, 11601, 11602}
     | {13435, 13436, 14031, 16500}
+    # TransactionTooOld, SnapshotUnavailable, ClientDisconnect, TemporarilyUnavailable (cache full), UserWritesBlocked
+    | {225, 246, 279, 365, 371}
 )
 
 
@@ -95,6 +101,8 @@ def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
             appname="writethrough",
             uuidRepresentation="standard",
             tz_aware=True,
+            datetime_conversion="DATETIME_AUTO",
+            unicode_decode_error_handler="replace",
         )
     except (PyMongoError, ValueError) as error:
         raise ConfigError(f"MONGO_URI can't be used: {error}") from error
@@ -213,7 +221,7 @@ class Store:
         """The versions of those of these documents that are stored."""
         id_field = self.mapping.id_field
         cursor = self._documents.find({id_field: {"$in": list(ids)}}, {id_field: 1, "_sync": 1})
-        return {found[id_field]: version_of(found) async for found in cursor}
+        return {found[id_field]: version_of(found) async for found in cursor if isinstance(found[id_field], str)}
 
     async def documents_above(self, version: int) -> AsyncIterator[list[Document]]:
         """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time."""
@@ -239,11 +247,29 @@ class Store:
         return await self._dead_letters.count_documents({"mapping": self.mapping.prefix})
 
     async def _write(self, changes: Sequence[Change]) -> dict[str, str]:
+        refused = {}
         try:
-            await self._documents.bulk_write([self._operation(change) for change in changes], ordered=False)
+            result = await self._documents.bulk_write([self._operation(change) for change in changes], ordered=False)
         except BulkWriteError as error:
-            return await self._refusals(changes, error)
-        return {}
+            refused = await self._refusals(changes, error)
+            inserted = [upserted["index"] for upserted in error.details.get("upserted", [])]
+        else:
+            inserted = list(result.upserted_ids or {})
+        if inserted:
+            await self._delete_again([changes[index] for index in inserted])
+        return refused
+
+    async def _delete_again(self, inserted: Sequence[Change]) -> None:
+        """Delete what was inserted late, by a committer that was held up, after another one had deleted it."""
+        versions = {self.mapping.key(change.document_id): change for change in inserted}
+        cursor = self._tombstones.find({"_id": {"$in": list(versions)}}, {"v": 1})
+        late = [
+            DeleteOne(self._older(Remove(versions[found["_id"]].document_id, found["v"])))
+            async for found in cursor
+            if found["v"] > versions[found["_id"]].version
+        ]
+        if late:
+            await self._documents.bulk_write(late, ordered=False)
 
     async def _refusals(self, changes: Sequence[Change], error: BulkWriteError) -> dict[str, str]:
         """Tell refusals from newer states (neither is done again) and from what must be done again (raised)."""
@@ -273,7 +299,7 @@ class Store:
     def _older(self, change: Change) -> Document:
         return {
             self.mapping.id_field: change.document_id,
-            "_sync.v": {"$not": {"$gte": Int64(change.version)}},
+            "_sync.v": {"$not": {"$gte": Int64(change.version), "$type": ["long", "int"]}},  # another type isn't ours
         }
 
     def _operation(self, change: Change) -> Any:
@@ -295,6 +321,9 @@ class Store:
             "bytes": len(letter.document),
             "at": now,
         }
+        if len(letter.key) > DEAD_LETTER_MAX_KEY:
+            shown = letter.key[:DEAD_LETTER_MAX_KEY].decode(errors="backslashreplace")
+            content["key"] = f"{shown}... ({len(letter.key)} bytes, sha256 {sha256(letter.key).hexdigest()})"
         letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
         return UpdateOne({"_id": letter_id}, {"$setOnInsert": content}, upsert=True)
 

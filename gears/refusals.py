@@ -9,17 +9,24 @@ from gears.stream import EntryId, Names
 REMEMBERED_REFUSALS = 10_000
 """How many refused entries are remembered, in Redis and in each process; dead letters in MongoDB keep all."""
 
+_RECORD = """
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[1] - 1)
+redis.call('ZADD', KEYS[1], unpack(ARGV, 2))
+"""
+"""What frees memory comes first: so Redis lets it through also when it is out of memory."""
+
+_RECORD_AT_ONCE = 1000
+
 Refusal = tuple[EntryId, str]
 """A refused entry and the reason."""
 
 
 async def record_refusals(redis: Redis, names: Names, refusals: Iterable[Refusal]) -> None:
     """Remember refused entries; recording one again changes nothing."""
-    members = {f"{entry_id} {reason}": entry_id.ms for entry_id, reason in refusals}
-    async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.zadd(names.refused, members)
-        pipeline.zremrangebyrank(names.refused, 0, -REMEMBERED_REFUSALS - 1)
-        await pipeline.execute()
+    members = [part for entry_id, reason in refusals for part in (entry_id.ms, f"{entry_id} {reason}")]
+    script = redis.register_script(_RECORD)
+    for i in range(0, len(members), _RECORD_AT_ONCE):
+        await script(keys=[names.refused], args=[REMEMBERED_REFUSALS, *members[i : i + _RECORD_AT_ONCE]])
 
 
 async def refusals_from(redis: Redis, names: Names, first: EntryId) -> list[Refusal]:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 SEQ_BITS = 20
-"""A version is `ms << SEQ_BITS | seq`: a million entries a millisecond, and room until the year 2248."""
+"""A version is `(ms << SEQ_BITS) + seq`: a million entries a millisecond, and room until the year 2248.
+
+Redis numbers on under one millisecond while a script runs or after its clock was set back; what goes beyond a million
+is carried into the milliseconds that pass meanwhile.
+"""
+
+_SEQ_MAX_BITS = 40
 
 GONE_TTL = 60
 """Seconds that the mark of a committed delete stays, far longer than any read-through takes."""
@@ -58,24 +64,24 @@ class EntryId(NamedTuple):
         if not (separator and ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()):
             raise ValueError(f"{text!r} is not of the form <milliseconds>-<sequence>")
         entry_id = cls(int(ms), int(seq))
-        if entry_id.ms >> (63 - SEQ_BITS) or entry_id.seq >> SEQ_BITS:
+        if entry_id.seq >> _SEQ_MAX_BITS or entry_id.version >> 63:
             raise ValueError(f"{text!r} is out of range")
         return entry_id
 
     @classmethod
     def of_version(cls, version: int) -> Self:
-        """The entry id that this version stands for."""
+        """An entry id that has this version."""
         return cls(version >> SEQ_BITS, version & ((1 << SEQ_BITS) - 1))
 
     @property
     def version(self) -> int:
         """The id as one int64, as kept in MongoDB under `_sync.v`."""
-        return self.ms << SEQ_BITS | self.seq
+        return (self.ms << SEQ_BITS) + self.seq
 
     @property
     def next(self) -> "EntryId":
-        """The lowest id above this one."""
-        return EntryId.of_version(self.version + 1)
+        """The lowest id of a stream entry above this one."""
+        return EntryId(self.ms, self.seq + 1)
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}"

@@ -5,9 +5,11 @@ the list of what is left to do: a committer starts at its beginning, whatever it
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import structlog
 from pymongo.errors import PyMongoError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -21,25 +23,39 @@ from gears.refusals import refusals_from
 from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names, decode_entry
 from gears.watermark import encode_commit
 from worker.lease import Lease
-from worker.plan import KeyEntries, Refusal, Verify, coalesce, decide
+from worker.plan import Decision, KeyEntries, Refusal, State, Verify, coalesce, decide
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
 from worker.rewind import Rewind, find_rewind
-from worker.states import read_states
+from worker.states import read_states, readable
 
 _BLOCK_MS = 1000
+_LARGE = 64 * 1024
 _BACKOFF = wait_random_exponential(multiplier=0.05, max=3)
 
 _ACKNOWLEDGE = """
+local function after(a, b)
+    local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
+    local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
+    if a_ms ~= b_ms then return tonumber(a_ms or 0) > tonumber(b_ms) end
+    return tonumber(a_seq) > tonumber(b_seq)
+end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lease lost' end
 if (redis.call('GET', KEYS[2]) or '0-0') ~= ARGV[6] then return 'rewound' end
-redis.call('SET', KEYS[2], ARGV[2])
+for i = 5, #KEYS do
+    local mark = redis.call('GET', KEYS[i])
+    if mark and not after(mark, ARGV[2]) then redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+end
 redis.call('XTRIM', KEYS[3], 'MINID', ARGV[3])
-for i = 5, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+redis.call('SET', KEYS[2], ARGV[2])
 redis.call('PUBLISH', KEYS[4], ARGV[4])
 return 'done'
 """
-"""Fenced by the lease, and by the watermark: Redis may have been restarted without its tail a moment ago."""
+"""Fenced by the lease, and by the watermark: Redis may have been restarted without its tail a moment ago.
+
+SET comes after what takes no memory: then Redis lets it through also when it is out of memory, and would otherwise
+never get rid of the stream that fills it. Marks of deletes that aren't committed yet don't begin to expire.
+"""
 
 
 class Committer:
@@ -110,24 +126,31 @@ class Committer:
 
     async def _commit_some(self, entries: Sequence[Entry]) -> int:
         """Commit the first of these entries, as many as MongoDB manages in time; return how many."""
-        size = len(entries)
+        size, done = len(entries), 0
         async for attempt in self._retrying():
             with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    await self._store.prepare()  # doing it again relies on the unique index: it may have been dropped
                 try:
-                    await self._commit(entries[:size])
+                    done = await self._commit(entries[:size])
                 except PyMongoError as error:
                     if error.timeout:
                         size = max(1, size // 2)
                     raise
         self._reporter.committing()
-        return size
+        return done
 
-    async def _commit(self, entries: Sequence[Entry]) -> None:
+    async def _commit(self, entries: Sequence[Entry]) -> int:
         keys = coalesce(entry for entry in entries if entry.key)
+        within = await readable(self._redis, list(keys))
+        if within < len(keys):
+            unread = set(list(keys)[within:])
+            entries = list(takewhile(lambda entry: entry.key not in unread, entries))
+            keys = coalesce(entry for entry in entries if entry.key)
         if self._rewind is not None:
             self._rewind.lift(keys.values())
         states = await read_states(self._redis, self._names, list(keys.values()))
-        decisions = [decide(self._engine.mapping, key, states[key.key]) for key in keys.values()]
+        decisions = [await self._decide(key, states[key.key]) for key in keys.values()]
         refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
         checks = [decision for decision in decisions if isinstance(decision, Verify)]
         changes = {
@@ -142,12 +165,19 @@ class Committer:
             key, _ = changes[document_id]
             seen = states[key.key]
             refusals.append(Refusal(key, reason, seen if isinstance(seen, bytes) else None))
+        self._lease.check()
         if checks:
             await restore(self._engine, self._store, checks)
         refused_entries = await refuse(self._redis, self._engine, self._store, refusals) if refusals else {}
         refused_entries |= await self._refused_before(entries)
         await self._acknowledge(entries[-1].id, keys.values(), refused_entries)
         self._reporter.committed(len(entries), len(refused_entries))
+        return len(entries)
+
+    async def _decide(self, key: KeyEntries, state: State) -> Decision:
+        if isinstance(state, bytes) and len(state) > _LARGE:
+            await anyio.lowlevel.checkpoint()  # so that the lease is renewed meanwhile
+        return decide(self._engine.mapping, key, state)
 
     async def _refused_before(self, entries: Sequence[Entry]) -> dict[EntryId, str]:
         """What a predecessor refused and rolled back without coming to say so: it looks well now, and isn't."""

@@ -31,7 +31,7 @@ from worker.reporter import Reporter
 from worker.supervise import supervise
 
 _STANDBY_POLL = 0.5
-_RESTART = (LeaseLost, Rewound, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, RedisError, *AWAY)
+_RESTART = (LeaseLost, Rewound, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, DuplicateIds, RedisError, *AWAY)
 
 
 class Leader:
@@ -59,6 +59,11 @@ class Leader:
                 reason = "; ".join(sorted({str(error) for error in _leaves(errors)}))
                 if reason != failed:
                     self._log.error("committing stopped; trying again", reason=reason)
+                failed = reason
+            except* Exception as errors:  # noqa: BLE001 whatever it is, the other mappings go on
+                reason = "; ".join(sorted({repr(error) for error in _leaves(errors)}))
+                if reason != failed:
+                    self._log.error("committing crashed; trying again", reason=reason[:500], exc_info=errors)
                 failed = reason
             await anyio.sleep(_STANDBY_POLL)
 

@@ -10,6 +10,22 @@ from redis.exceptions import LockError, LockNotOwnedError
 from gears.errors import LeaseLost
 from gears.redis import AWAY, Redis
 
+_ACQUIRE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+"""As `SET NX PX`, but Redis lets it through also when it is out of memory, since DEL comes first: only the committer
+can free the memory that the sync stream takes."""
+
+
+class _Lock(Lock):
+    async def do_acquire(self, token: bytes | str) -> bool:
+        assert self.timeout is not None
+        script = self.redis.register_script(_ACQUIRE)
+        return bool(await script(keys=[self.name], args=[token, int(self.timeout * 1000)]))
+
 
 class Lease:
     """The right to commit for one mapping.
@@ -21,7 +37,7 @@ class Lease:
     """
 
     def __init__(self, redis: Redis, name: str, ttl: float) -> None:
-        self._lock = Lock(redis, name, timeout=ttl, blocking=False, thread_local=False)
+        self._lock = _Lock(redis, name, timeout=ttl, blocking=False, thread_local=False)
         self._ttl = ttl
         self._ends = 0.0
 

@@ -1,5 +1,6 @@
 """What a committer says of itself: to the log when something changes, to Redis all the time."""
 
+from itertools import chain
 from time import time
 from typing import Any
 
@@ -13,6 +14,13 @@ from gears.stream import Names
 
 _EVERY = 1.0
 _TTL = 5
+
+_REPORT = """
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
+"""What frees memory comes first: so Redis lets it through also when it is out of memory."""
 
 
 class Reporter:
@@ -49,14 +57,12 @@ class Reporter:
 
     async def run(self) -> None:
         """Tell Redis, at once when the state changes, until cancelled."""
+        script = self._redis.register_script(_REPORT)
         while True:
             self._changed = anyio.Event()
             state: dict[Any, Any] = self._state.model_dump()
             try:
-                async with self._redis.pipeline(transaction=True) as pipeline:
-                    pipeline.hset(self._name, mapping=state)
-                    pipeline.expire(self._name, _TTL)
-                    await pipeline.execute()
+                await script(keys=[self._name], args=[_TTL, *chain.from_iterable(state.items())])
             except (*AWAY, RedisError) as error:
                 self._log.debug("could not report", error=str(error))
             with anyio.move_on_after(_EVERY):

@@ -32,7 +32,7 @@ async def find_rewind(redis: Redis, engine: Engine, store: Store) -> tuple[Entry
         pipeline.xrange(names.stream, at, at)
         text, waiting = await pipeline.execute()
     watermark = EntryId.parse(text) if text else ZERO
-    if checkpoint is None or watermark >= checkpoint or waiting:
+    if checkpoint is None or watermark.version >= checkpoint.version or waiting:
         return watermark, None
     return watermark, Rewind(redis, engine, store, watermark=watermark, checkpoint=checkpoint)
 

@@ -9,6 +9,26 @@ from worker.plan import Gone, KeyEntries, State
 JSON_TYPE = b"ReJSON-RL"
 
 
+READ_BYTES = 32 * 1024 * 1024
+"""How much of documents is read at a time, the last one not counted."""
+
+
+async def readable(redis: Redis, keys: Sequence[bytes]) -> int:
+    """How many of these keys, from the first on, to read at a time; one at least."""
+    if len(keys) < 2:
+        return len(keys)
+    async with redis.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.execute_command("JSON.DEBUG", "MEMORY", key)
+        sizes = await pipeline.execute(raise_on_error=False)
+    total = 0
+    for n, size in enumerate(sizes):
+        total += size if isinstance(size, int) else 0  # another type has none
+        if total > READ_BYTES:
+            return max(1, n)
+    return len(keys)
+
+
 async def read_states(redis: Redis, names: Names, keys: Sequence[KeyEntries]) -> dict[bytes, State]:
     """The present state of each key: one round trip, and a second one for those without a document."""
     if not keys:

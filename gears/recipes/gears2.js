@@ -15,6 +15,7 @@ const deletes = new Set(config.deletes);
 const appears = new Set(['rename_to', 'copy_to', 'restore', 'move_to']);
 const start = config.prefix.length + 1;
 const JSON_TYPE = 'ReJSON-RL';
+const MOST_SEARCHED = 200;
 
 let run = null;
 
@@ -81,15 +82,23 @@ redis.registerFunction('remove', (client, key, condition, expected, limit) => {
     mark(client, key, id);
     const existed = String(client.call('DEL', key));
     return ['ok', id, existed, ''];
-}, {description: 'deletes a key and captures it, also a key that only MongoDB holds'});
+}, {
+    description: 'deletes a key and captures it, also a key that only MongoDB holds',
+    flags: [redis.functionFlags.ALLOW_OOM],
+});
+
+// Whether a write to the key may wait to be committed: what MongoDB holds is not its present state then.
+function maybePending(client, key) {
+    return Number(client.call('XLEN', config.stream)) > MOST_SEARCHED || writtenSince(client, key, '0-0');
+}
 
 redis.registerFunction('fill', (client, key, document, version, since) => {
-    if (exists(client, key)) return null;
+    if (exists(client, key) || maybePending(client, key)) return null;
     if (Date.now() - Number(since) > config.fill_age_ms) return null;
     const gone = client.call('GET', config.gone + key.substring(start));
     if (gone !== null && gone !== undefined) {
         const [ms, seq] = String(gone).split('-');
-        if ((BigInt(ms) << 20n | BigInt(seq)) > BigInt(version)) return null;
+        if (((BigInt(ms) << 20n) + BigInt(seq)) > BigInt(version)) return null;
     }
     add(client, key, 'fill', 'v', version);
     client.call('JSON.SET', key, '$', document);
@@ -102,7 +111,7 @@ redis.registerFunction('roll_back', (client, key, seen, document, version) => {
     if (document === '') client.call('DEL', key);
     else client.call('JSON.SET', key, '$', document);
     return '1';
-}, {description: 'gives Redis back what MongoDB holds after a refusal'});
+}, {description: 'gives Redis back what MongoDB holds after a refusal', flags: [redis.functionFlags.ALLOW_OOM]});
 
 // Entries after `since` that tell of a write to the key, other than fills.
 function writtenSince(client, key, since) {
