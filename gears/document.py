@@ -64,32 +64,31 @@ def check_object(document: JsonObject) -> None:
 
     Size is left to `encode`, which knows it.
     """
-    for name in document:
-        if name in RESERVED:
-            raise Refused(f"the field name {name!r} is reserved; rename the field")
-        if name.startswith("$"):
-            raise Refused(f"the field name {name!r} starts with '$', which MongoDB refuses here; rename the field")
-    pending: list[tuple[tuple[str, ...], Any]] = [((), document)]
+    for field in document:
+        if field in RESERVED:
+            raise Refused(f"the field name {field!r} is reserved; rename the field")
+        if field.startswith("$"):
+            raise Refused(f"the field name {field!r} starts with '$', which MongoDB refuses here; rename the field")
+    pending: list[tuple[dict[str, Any] | list[Any], _Path, int]] = [(document, None, 0)]
     while pending:
-        path, value = pending.pop()
-        if isinstance(value, bool) or value is None:
-            continue
-        if isinstance(value, int):
-            if not INT64_MIN <= value <= INT64_MAX:
-                raise Refused(f"the integer at {_dotted(path)} doesn't fit 64 bits; send it as a string")
-        elif isinstance(value, float):
-            if value - value != 0.0:
-                raise Refused(f"the number at {_dotted(path)} is not finite; send it as a string")
-        elif isinstance(value, dict | list):
-            if len(path) >= BSON_MAX_DEPTH:
-                raise Refused(f"the document is nested deeper than {BSON_MAX_DEPTH} levels; flatten it")
-            items: Iterable[tuple[str, Any]] = (
-                value.items() if isinstance(value, dict) else ((str(i), v) for i, v in enumerate(value))
-            )
-            for name, item in items:
-                if "\0" in name:
-                    raise Refused(f"a field name at {_dotted(path)} contains a NUL character; rename the field")
-                pending.append(((*path, name), item))
+        container, path, depth = pending.pop()
+        if depth >= BSON_MAX_DEPTH:
+            raise Refused(f"the document is nested deeper than {BSON_MAX_DEPTH} levels; flatten it")
+        items: Iterable[tuple[str | int, Any]] = (
+            container.items() if isinstance(container, dict) else enumerate(container)
+        )
+        for name, value in items:
+            if isinstance(name, str) and "\0" in name:
+                raise Refused(f"a field name at {_dotted(path)} contains a NUL character; rename the field")
+            kind = type(value)
+            if kind is int:
+                if not INT64_MIN <= value <= INT64_MAX:
+                    raise Refused(f"the integer at {_dotted((path, name))} doesn't fit 64 bits; send it as a string")
+            elif kind is float:
+                if value - value != 0.0:
+                    raise Refused(f"the number at {_dotted((path, name))} is not finite; send it as a string")
+            elif kind is dict or kind is list:
+                pending.append((value, (path, name), depth + 1))
 
 
 def encode(mapping: Mapping, document_id: str, document: JsonObject, version: int) -> RawBSONDocument:
@@ -128,8 +127,16 @@ def version_of(stored: Dict[str, Any]) -> int:
     return int(version) if isinstance(version, int) else 0
 
 
-def _dotted(path: tuple[str, ...]) -> str:
-    return repr(".".join(path)[:200]) if path else "the top level"
+_Path = tuple[Any, str | int] | None
+"""Where a value is: the path of what holds it, and its name there; made as a chain since documents can be large."""
+
+
+def _dotted(path: _Path) -> str:
+    names: list[str] = []
+    while path is not None:
+        path, name = path
+        names.append(str(name))
+    return repr(".".join(reversed(names))[:200]) if names else "the top level"
 
 
 def _kind(value: object) -> str:
