@@ -20,8 +20,8 @@ class Settings(BaseSettings):
     engine: Literal["auto", "gears2"] = Field("auto", validation_alias="WT_ENGINE")
     commit_timeout: float = Field(5.0, gt=0, validation_alias="WT_COMMIT_TIMEOUT")
     """How long a write waits for MongoDB's confirmation unless the request says otherwise."""
-    redis_timeout: float = Field(3.0, gt=0, validation_alias="WT_REDIS_TIMEOUT")
-    """Deadline of every command to Redis."""
+    redis_timeout: float = Field(3.0, ge=1, validation_alias="WT_REDIS_TIMEOUT")
+    """Deadline of every command to Redis; the committer waits for entries half a second at a time."""
     mongo_timeout: float = Field(10.0, gt=0, validation_alias="WT_MONGO_TIMEOUT")
     """Deadline of every operation on MongoDB, retries by the driver included."""
     backlog_limit: int = Field(100_000, ge=1, validation_alias="WT_BACKLOG_LIMIT")

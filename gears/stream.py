@@ -14,7 +14,7 @@ Redis numbers on under one millisecond while a script runs or after its clock wa
 is carried into the milliseconds that pass meanwhile.
 """
 
-_SEQ_MAX_BITS = 40
+_SEQ_MAX_BITS = 32
 
 GONE_TTL = 60
 """Seconds that the mark of a committed delete stays, far longer than any read-through takes."""

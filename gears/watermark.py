@@ -108,6 +108,7 @@ class Watermarks:
             try:
                 async with self._redis.pubsub() as subscription:
                     await subscription.subscribe(*(names.channel for names in self._names.values()))
+                    await self._subscribed(subscription)
                     await self._meet_server()
                     await self._read_all()
                     if lost:
@@ -121,6 +122,18 @@ class Watermarks:
                     log.warning("lost the watermark subscription; trying again", error=str(error))
                     lost = True
                 await anyio.sleep(0.2)
+
+    async def _subscribed(self, subscription: Any) -> None:
+        """Wait for Redis to say so: of what is committed between reading and subscribing, refusals would be missed."""
+        left = len(self._names)
+        while left:
+            message = await subscription.get_message(timeout=_POLL_SECONDS)
+            if message is None:
+                raise TimeoutError("Redis did not confirm the subscription")
+            if message["type"] == "subscribe":
+                left -= 1
+            else:
+                self._take(message["channel"], message["data"])
 
     async def _meet_server(self) -> None:
         run = await server_run(self._redis)

@@ -7,6 +7,7 @@ from typing import Any
 from bson import Binary
 
 from gears.document import encode
+from gears.engines import open_engine
 from gears.mapping import Mapping
 from gears.mongo import Change, Remove, Store, Upsert, open_client
 from gears.stream import EntryId
@@ -175,3 +176,23 @@ async def test_the_mark_of_a_delete_does_not_expire_before_that_is_committed(sta
         await stack.redis_client.xadd("sync:{todos}", {"k": f"todos:{new_id}", "e": "del"})
         await stack.drained()
         assert (await stack.redis_client.ttl(mark) > 0) is expires
+
+
+async def test_captures_that_failed_once_do_not_keep_the_recipe_from_being_ready(own_stack: Stack) -> None:
+    await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
+    engine = await open_engine(own_stack.redis_client, own_stack.settings.mappings[0])
+
+    async def working() -> bool:
+        return (await engine.status()).working
+
+    for n in range(2):
+        await own_stack.redis_client.delete("sync:{todos}")
+        await own_stack.redis_client.set("sync:{todos}", "not a stream")
+        await own_stack.set("a", {"n": n})  # not captured
+        await own_stack.redis_client.delete("sync:{todos}")
+        await eventually(working)
+    assert not await engine.install(), "installed again for nothing"
+    await own_stack.worker.wait_ready()
+    await own_stack.set("a", {"n": 2})
+    await own_stack.drained()
+    assert await own_stack.stored("a") == {"id": "a", "n": 2}

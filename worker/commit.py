@@ -29,7 +29,7 @@ from worker.reporter import Reporter
 from worker.rewind import Rewind, find_rewind
 from worker.states import read_states, readable
 
-_BLOCK_MS = 1000
+_BLOCK_MS = 500
 _LARGE = 64 * 1024
 _BACKOFF = wait_random_exponential(multiplier=0.05, max=3)
 

@@ -46,37 +46,47 @@ class Gears2(Engine):
         return {"version": digest.hexdigest()[:12]} | config
 
     async def install(self) -> bool:
-        status = await self.status()
+        status, failed = await self._inspect()
         if status.working:
             return False
-        config = json.dumps(self._config)
+        config = json.dumps(self._config | {"failed_before": failed})  # Gears goes on counting when it is loaded again
         await self.redis.execute_command("TFUNCTION", "LOAD", "REPLACE", "CONFIG", config, self._code)
         return True
 
     async def status(self) -> CaptureStatus:
+        return (await self._inspect())[0]
+
+    async def _inspect(self) -> tuple[CaptureStatus, int]:
+        """The status, and the failures that Gears has counted, also those before the recipe was loaded last."""
         expected = self._config["version"]
         libraries = await self.redis.execute_command("TFUNCTION", "LIST", "LIBRARY", self.library, "vv")
         if not libraries:
-            return CaptureStatus(self.name, installed=False, version=None, expected=expected)
+            return CaptureStatus(self.name, installed=False, version=None, expected=expected), 0
         library = _as_dict(libraries[0])
         triggers = [_as_dict(trigger) for trigger in library.get("keyspace_triggers", [])]
         trigger = next((t for t in triggers if t.get("name") == b"capture"), None)
         try:
-            version = json.loads(library.get("configuration") or b"{}").get("version")
-        except ValueError:
-            version = None
+            config = dict(json.loads(library.get("configuration") or b"{}"))
+        except (TypeError, ValueError):
+            config = {}
+        version = config.get("version")
         if trigger is None:
-            return CaptureStatus(self.name, installed=False, version=version, expected=expected)
-        error = trigger.get("last_error")
-        return CaptureStatus(
+            return CaptureStatus(self.name, installed=False, version=version, expected=expected), 0
+        error, failed, before = (
+            trigger.get("last_error"),
+            int(trigger.get("num_failed", 0)),
+            config.get("failed_before", 0),
+        )
+        status = CaptureStatus(
             self.name,
             installed=True,
             version=version,
             expected=expected,
             captured=int(trigger.get("num_success", 0)),
-            failures=int(trigger.get("num_failed", 0)),
+            failures=failed - before if failed >= before else failed,
             last_error=error.decode(errors="replace") if error else None,
         )
+        return status, failed
 
     async def remove(self) -> bool:
         try:
