@@ -40,7 +40,7 @@ async def test_wait_0_doesnt_wait(api: httpx.AsyncClient, new_id: str) -> None:
     assert answer.headers["Sync-Token"]
 
 
-@pytest.mark.parametrize("token", ["x", "1", "1-", "1-1-1", "-1-0", "9" * 30 + "-0", "1-9999999999", "\u0661-1"])
+@pytest.mark.parametrize("token", ["x", "1", "1-", "1-1-1", "-1-0", "9" * 30 + "-0", "1-" + "9" * 30, "\u0661-1"])
 async def test_a_malformed_token_is_a_bad_request(api: httpx.AsyncClient, token: str) -> None:
     answer = await api.get(f"/sync/{token}")
     assert (answer.status_code, answer.json()["type"]) == (400, "urn:writethrough:problem:bad-request")
