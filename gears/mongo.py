@@ -148,6 +148,7 @@ class Store:
             if error.code != _DUPLICATE_KEY:
                 raise
             raise DuplicateIds(await self._describe_duplicates()) from error
+        await self._dead_letters.create_index("mapping")
         await self._tombstones.create_index("at", expireAfterSeconds=TOMBSTONE_DAYS * 86_400)
 
     async def find(self, document_id: str) -> Document | None:

@@ -9,8 +9,8 @@ from itertools import takewhile
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import structlog
+from anyio import to_thread
 from pymongo.errors import PyMongoError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -176,7 +176,8 @@ class Committer:
 
     async def _decide(self, key: KeyEntries, state: State) -> Decision:
         if isinstance(state, bytes) and len(state) > _LARGE:
-            await anyio.lowlevel.checkpoint()  # so that the lease is renewed meanwhile
+            # In a thread, so that the lease is renewed meanwhile.
+            return await to_thread.run_sync(decide, self._engine.mapping, key, state)
         return decide(self._engine.mapping, key, state)
 
     async def _refused_before(self, entries: Sequence[Entry]) -> dict[EntryId, str]:

@@ -154,5 +154,5 @@ def _ours(setup: Setup) -> dict[str, str]:
         "MONGO_URI": setup.mongo_uri,
         "PYTHONUNBUFFERED": "1",
         # After a crash the only worker shouldn't wait long for its own lease.
-        "WT_LEASE_TTL": os.environ.get("WT_LEASE_TTL", "1.5"),
+        "WT_LEASE_TTL": os.environ.get("WT_LEASE_TTL", "3"),
     }
