@@ -6,7 +6,7 @@ import anyio
 import httpx
 import pytest
 
-from tests.stack import Stack, eventually
+from tests.stack import Stack, eventually, free_port
 
 
 async def test_a_2xx_means_that_mongodb_has_it(stack: Stack, api: httpx.AsyncClient, new_id: str) -> None:
@@ -123,6 +123,32 @@ async def test_a_read_through_costs_mongodb_no_write(stack: Stack, api: httpx.As
     assert await stack.redis_client.exists(f"notes:{new_id}")
     await stack.drained("notes")
     assert await stack.mongo_client.test.notes.find_one({"id": new_id}) == before
+
+
+async def test_two_apis_and_two_workers_keep_the_same_promises(own_stack: Stack) -> None:
+    await own_stack.start()
+    port = free_port()
+    second_api, second_worker = own_stack.another_api("api-2", port), own_stack.another_worker("worker-2")
+    await second_api.start()
+    await second_worker.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as other:
+            for n in range(30):
+                one, two = (own_stack.client, other) if n % 2 else (other, own_stack.client)
+                if n == 15:
+                    await own_stack.worker.kill()
+                written = await one.put("/notes/a", json={"n": n}, headers={"Prefer": "wait=20"})
+                assert written.is_success, written.text
+                read = await two.get("/notes/a")
+                assert read.json() == {"id": "a", "n": n}
+                assert read.headers["ETag"] == written.headers["ETag"]
+                assert await own_stack.stored("a", "notes") == {"id": "a", "n": n}
+            created = await own_stack.client.post("/notes", json={"id": "b"}, headers={"Prefer": "respond-async"})
+            assert created.status_code == 202
+            assert (await other.post("/notes", json={"id": "b"})).status_code == 409
+    finally:
+        for process in (second_api, second_worker):
+            await process.kill()
 
 
 async def _absent(stack: Stack, key: str) -> bool:
