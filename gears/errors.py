@@ -59,3 +59,7 @@ class Rewound(Exception):
 
 class LeaseLost(Exception):
     """Another committer holds this mapping's lease now; what was in flight is not acknowledged."""
+
+
+class CouldNotCompare(Exception):
+    """Redis and MongoDB can't be compared now, since commits are held up; the message says why."""

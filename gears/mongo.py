@@ -1,7 +1,7 @@
 """The one place that talks to MongoDB (Motor today).
 
-Beside a mapping's own collection, its database holds three of ours: `sync_tombstones`, `sync_checkpoints` and
-`sync_dead_letters`.
+Beside a mapping's own collection, its database holds four of ours: `sync_tombstones`, `sync_checkpoints`,
+`sync_dead_letters` and `sync_audits`.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -21,6 +21,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, 
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from gears.audit_report import AuditReport
 from gears.document import version_of
 from gears.errors import ConfigError, DuplicateIds
 from gears.mapping import Mapping
@@ -134,6 +135,7 @@ class Store:
         self._tombstones: AsyncIOMotorCollection[Document] = database["sync_tombstones"]
         self._checkpoints: AsyncIOMotorCollection[Document] = database["sync_checkpoints"]
         self._dead_letters: AsyncIOMotorCollection[Document] = database["sync_dead_letters"]
+        self._audits: AsyncIOMotorCollection[Document] = database["sync_audits"]
 
     async def prepare(self) -> None:
         """Ensure the indexes.
@@ -148,7 +150,7 @@ class Store:
             if error.code != _DUPLICATE_KEY:
                 raise
             raise DuplicateIds(await self._describe_duplicates()) from error
-        await self._dead_letters.create_index("mapping")
+        await self._dead_letters.create_index([("mapping", 1), ("key", 1)])
         await self._tombstones.create_index("at", expireAfterSeconds=TOMBSTONE_DAYS * 86_400)
 
     async def find(self, document_id: str) -> Document | None:
@@ -243,6 +245,11 @@ class Store:
         now = datetime.now(UTC)
         await self._dead_letters.bulk_write([self._dead_letter(letter, now) for letter in letters], ordered=False)
 
+    async def last_audit(self) -> AuditReport | None:
+        """The latest report; None when there was no audit yet."""
+        found = await self._audits.find_one({"mapping": self.mapping.prefix}, sort=[("started_at", -1)])
+        return None if found is None else AuditReport.model_validate(found)
+
     async def count_dead_letters(self) -> int:
         """How many refused states of this mapping are kept."""
         return await self._dead_letters.count_documents({"mapping": self.mapping.prefix})
@@ -315,16 +322,13 @@ class Store:
     def _dead_letter(self, letter: DeadLetter, now: datetime) -> Any:
         content = {
             "mapping": self.mapping.prefix,
-            "key": letter.key.decode(errors="backslashreplace"),
+            "key": letter_key(letter.key),
             "version": Int64(letter.version),
             "reason": letter.reason,
             "document": Binary(letter.document[:DEAD_LETTER_MAX_BYTES]),
             "bytes": len(letter.document),
             "at": now,
         }
-        if len(letter.key) > DEAD_LETTER_MAX_KEY:
-            shown = letter.key[:DEAD_LETTER_MAX_KEY].decode(errors="backslashreplace")
-            content["key"] = f"{shown}... ({len(letter.key)} bytes, sha256 {sha256(letter.key).hexdigest()})"
         letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
         return UpdateOne({"_id": letter_id}, {"$setOnInsert": content}, upsert=True)
 
@@ -343,3 +347,11 @@ class Store:
             f"documents of {self.mapping.namespace} share a value of {id_field!r}, which must be unique: "
             f"{examples}{more}; delete or rename all but one of each"
         )
+
+
+def letter_key(key: bytes) -> str:
+    """How a dead letter names a key."""
+    if len(key) <= DEAD_LETTER_MAX_KEY:
+        return key.decode(errors="backslashreplace")
+    shown = key[:DEAD_LETTER_MAX_KEY].decode(errors="backslashreplace")
+    return f"{shown}... ({len(key)} bytes, sha256 {sha256(key).hexdigest()})"

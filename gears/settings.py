@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     """Most entries in one commit."""
     lease_ttl: float = Field(5.0, ge=1, validation_alias="WT_LEASE_TTL")
     """How long a committer that stopped renewing its lease keeps a standby waiting."""
+    audit_rate: float = Field(0.0, ge=0, validation_alias="WT_AUDIT_RATE")
+    """Most documents per second that an audit reads; 0 for no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="WT_LOG_LEVEL")
 
     @field_validator("mappings_text")

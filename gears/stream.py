@@ -25,6 +25,9 @@ DELETE_EVENTS = frozenset({"del", "json.del", "rename_from", "move_from"})
 FILL = "fill"
 """The event of an entry that says: Redis was given what MongoDB holds, at the version in field `v`."""
 
+BACKFILL = "backfill"
+"""The event of an entry that says: the audit found that MongoDB doesn't hold the key's present document."""
+
 EVENTS = DELETE_EVENTS | {
     "json.set",
     "json.merge",

@@ -163,6 +163,12 @@ class Stack:
         """One more API on the same servers."""
         return Process(replace(servers.api(replace(self.setup, port=port)), name=name), self.folder, self.env)
 
+    def only_committing(self, name: str = "committer") -> Process:
+        """A worker that leaves drift alone."""
+        child = servers.worker(self.setup)
+        child = replace(child, name=name, command=(*child.command, "commit"))
+        return Process(child, self.folder, self.env, self._worker_ready)
+
     @property
     def todos(self) -> Any:
         """The collection of the mapping `todos`."""

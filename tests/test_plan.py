@@ -59,6 +59,26 @@ def test_a_fill_beside_a_write_is_a_write(order: tuple[str, str]) -> None:
     assert isinstance(decide(MAPPING, batch, b"{}"), Upsert)
 
 
+def test_a_backfill_brings_the_present_document() -> None:
+    assert isinstance(decide(MAPPING, entries(entry(1, "backfill")), b"{}"), Upsert)
+
+
+def test_a_backfill_hides_no_delete_before_it() -> None:
+    batch = entries(entry(1, "del"), entry(2, "backfill"))
+    assert decide(MAPPING, batch, Gone.DELETED) == Remove("1", EntryId(2, 0).version)
+    assert batch.last_event == "del"
+
+
+def test_a_key_that_is_gone_before_it_was_backfilled_is_left_alone() -> None:
+    assert decide(MAPPING, entries(entry(1, "backfill")), Gone.LOST) is None
+
+
+@pytest.mark.parametrize("order", [("fill", "backfill"), ("backfill", "fill")])
+def test_a_fill_beside_a_backfill_is_still_verified(order: tuple[str, str]) -> None:
+    batch = entries(*(entry(n, event, filled_from=5 if event == "fill" else None) for n, event in enumerate(order)))
+    assert isinstance(decide(MAPPING, batch, b"{}"), Verify)
+
+
 @pytest.mark.parametrize(
     ("document", "names"),
     [

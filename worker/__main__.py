@@ -3,6 +3,7 @@
 import signal
 import sys
 from functools import partial
+from typing import Annotated
 
 import anyio
 import typer
@@ -11,9 +12,11 @@ from pydantic import ValidationError
 
 from gears import logging
 from gears.errors import ConfigError
+from gears.mapping import Mapping
 from gears.mongo import open_client
 from gears.redis import connect
 from gears.settings import Settings
+from worker.audit_command import audit_all
 from worker.lead import Leader
 
 app = typer.Typer(add_completion=False, help="Brings what the recipe captured to MongoDB.")
@@ -35,6 +38,35 @@ def commit() -> None:
     except (ConfigError, ValidationError) as error:
         sys.stderr.write(f"worker: {error}\n")
         raise typer.Exit(2) from None
+
+
+@app.command()
+def audit(
+    repair: Annotated[bool, typer.Option("--repair", help="Repair missing, stale and ahead keys.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a mapping on stdout.")] = False,
+    mapping: Annotated[str | None, typer.Option(help="Only the mapping with this prefix.")] = None,
+) -> None:
+    """Compare Redis and MongoDB; exits with 0 when equal, 1 when drift is left, 2 when they could not be compared."""
+    try:
+        settings = Settings()
+        chosen = choose(settings.mappings, mapping)
+        code = anyio.run(partial(audit_all, settings, chosen, repairing=repair, as_json=as_json))
+    except (ConfigError, ValidationError) as error:
+        sys.stderr.write(f"worker: {error}\n")
+        raise typer.Exit(2) from None
+    raise typer.Exit(code)
+
+
+def choose(mappings: tuple[Mapping, ...], prefix: str | None) -> tuple[Mapping, ...]:
+    """All mappings, or the one with this prefix.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    chosen = tuple(mapping for mapping in mappings if prefix in (None, mapping.prefix))
+    if not chosen:
+        raise ConfigError(f"there is no mapping {prefix!r}; MAPPINGS has {', '.join(m.prefix for m in mappings)}")
+    return chosen
 
 
 async def _run(settings: Settings) -> None:

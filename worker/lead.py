@@ -26,6 +26,7 @@ from gears.redis import AWAY, Redis, server_run
 from gears.settings import Settings
 from gears.stream import Names
 from worker.commit import Committer
+from worker.groups import leaves, reasons
 from worker.lease import Lease
 from worker.reporter import Reporter
 from worker.supervise import supervise
@@ -56,12 +57,12 @@ class Leader:
                 await lease.hold(lambda lease=lease: self._lead(lease))  # type: ignore[misc]
                 failed = ""
             except* _RESTART as errors:
-                reason = "; ".join(sorted({str(error) for error in _leaves(errors)}))
+                reason = reasons(errors)
                 if reason != failed:
                     self._log.error("committing stopped; trying again", reason=reason)
                 failed = reason
             except* Exception as errors:  # noqa: BLE001 whatever it is, the other mappings go on
-                reason = "; ".join(sorted({repr(error) for error in _leaves(errors)}))
+                reason = "; ".join(sorted({repr(error) for error in leaves(errors)}))
                 if reason != failed:
                     self._log.error("committing crashed; trying again", reason=reason[:500], exc_info=errors)
                 failed = reason
@@ -100,11 +101,3 @@ class Leader:
                 except MongoError as error:
                     reporter.retrying(f"MongoDB: {error}"[:500])
                     raise
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]

@@ -8,7 +8,7 @@ from gears.document import encode, parse_object
 from gears.errors import Refused
 from gears.mapping import Mapping
 from gears.mongo import Change, Remove, Upsert
-from gears.stream import DELETE_EVENTS, FILL, Entry, EntryId
+from gears.stream import BACKFILL, DELETE_EVENTS, FILL, Entry, EntryId
 
 
 class Gone(Enum):
@@ -59,7 +59,11 @@ def coalesce(entries: Iterable[Entry]) -> dict[bytes, KeyEntries]:
     by_key: dict[bytes, KeyEntries] = {}
     for entry in entries:
         known = by_key.setdefault(entry.key, KeyEntries(entry.key))
-        fill = entry.event == FILL and (known.filled_from is not None or not known.ids)
+        if entry.event == BACKFILL and known.ids:  # tells of no write: what is known stays true
+            known.ids.append(entry.id)
+            continue
+        first = not known.ids or known.last_event == BACKFILL
+        fill = entry.event == FILL and (known.filled_from is not None or first)
         known.filled_from = (entry.filled_from or 0) if fill else None
         known.ids.append(entry.id)
         known.last_event = entry.event
@@ -113,6 +117,8 @@ def decide(mapping: Mapping, entries: KeyEntries, state: State) -> Decision:
         return None
     if entries.filled_from is not None:
         return Verify(entries, document_id, seen)
+    if state is Gone.LOST and entries.last_event == BACKFILL:
+        return None  # gone before it could be backfilled; if by a delete, that has an entry of its own
     if state is Gone.LOST:
         return Refusal(entries, "the key was evicted or expired before it could be committed", None)
     if seen is None:

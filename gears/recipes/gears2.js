@@ -113,12 +113,12 @@ redis.registerFunction('roll_back', (client, key, seen, document, version) => {
     return '1';
 }, {description: 'gives Redis back what MongoDB holds after a refusal', flags: [redis.functionFlags.ALLOW_OOM]});
 
-// Entries after `since` that tell of a write to the key, other than fills.
+// Entries after `since` that tell of a write to the key; fills and backfills don't.
 function writtenSince(client, key, since) {
     for (const [, fields] of client.call('XRANGE', config.stream, '(' + since, '+')) {
         const entry = {};
         for (let i = 0; i < fields.length; i += 2) entry[String(fields[i])] = String(fields[i + 1]);
-        if (entry.k === key && entry.e !== 'fill') return true;
+        if (entry.k === key && entry.e !== 'fill' && entry.e !== 'backfill') return true;
     }
     return false;
 }

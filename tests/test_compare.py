@@ -1,0 +1,103 @@
+"""The pure decisions of the audit: what one key's two sides say of each other."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import Int64
+
+from gears.mapping import parse_mappings
+from worker.compare import Kind, Other, RedisState, Verdict, compare, is_equal
+
+MAPPING = parse_mappings("todos=test.todos:id")[0]
+NEWEST = 100
+
+
+def stored(version: int | None = 50, **fields: Any) -> dict[str, Any]:
+    sync = {} if version is None else {"_sync": {"v": Int64(version)}}
+    return {"_id": "o", "id": "1", **fields, **sync}
+
+
+def verdict(state: RedisState, document: dict[str, Any] | None, deleted_at: int | None = None) -> Verdict:
+    return compare(MAPPING, state, document, deleted_at, NEWEST)
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (b'{"a":1,"b":[1,{"c":null}]}', {"b": [1, {"c": None}], "a": 1}),
+        (b'{"id":7,"a":"x"}', {"a": "x"}),
+        (b'{"n":9007199254740993}', {"n": Int64(9007199254740993)}),
+        (b'{"n":1.0}', {"n": 1.0}),
+        (b'{"at":"2020-01-02T03:04:05Z"}', {"at": datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)}),
+    ],
+    ids=["order", "id-field", "int64", "float", "what-a-read-through-gives"],
+)
+def test_the_same_document_is_equal(text: bytes, fields: dict[str, Any]) -> None:
+    assert is_equal(MAPPING, text, stored(**fields))
+    assert verdict(text, stored(**fields)).kind is Kind.EQUAL
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "differing"),
+    [
+        (b'{"n":1}', {"n": 1.0}, ("n",)),
+        (b'{"n":1}', {"n": True}, ("n",)),
+        (b'{"n":0}', {"n": False}, ("n",)),
+        (b'{"n":1.0}', {"n": Int64(1)}, ("n",)),
+        (b'{"n":null}', {}, ("n",)),
+        (b"{}", {"n": None}, ("n",)),
+        (b'{"a":{"b":[1,2]}}', {"a": {"b": [1, 3]}}, ("a.b.1",)),
+        (b'{"a":[1,2]}', {"a": [1]}, ("a",)),
+        (b'{"_id":"o"}', {}, ("_id",)),
+    ],
+)
+def test_documents_that_differ_are_told_apart_by_field(
+    text: bytes, fields: dict[str, Any], differing: tuple[str, ...]
+) -> None:
+    assert not is_equal(MAPPING, text, stored(**fields))
+    assert verdict(text, stored(**fields)) == Verdict(Kind.STALE, differing)
+
+
+def test_at_most_five_fields_are_named() -> None:
+    assert len(verdict(b'{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}', stored()).fields) == 5
+
+
+@pytest.mark.parametrize(
+    ("state", "document", "deleted_at", "kind"),
+    [
+        (b"{}", None, None, Kind.MISSING),
+        (b"{}", None, 50, Kind.MISSING),
+        (b"{}", None, NEWEST + 1, Kind.AHEAD),
+        (b"{}", stored(n=1), None, Kind.STALE),
+        (b"{}", stored(None, n=1), None, Kind.STALE),
+        (b"{}", stored(NEWEST, n=1), None, Kind.STALE),
+        (b"{}", stored(NEWEST + 1, n=1), None, Kind.AHEAD),
+        (b"{}", stored(NEWEST + 1), None, Kind.AHEAD),
+        (Other.ABSENT, stored(), None, Kind.COLD),
+        (Other.ABSENT, stored(NEWEST + 1), None, Kind.COLD),
+        (Other.ABSENT, stored(50), 49, Kind.COLD),
+        (Other.ABSENT, stored(50), 50, Kind.STALE),
+        (Other.ABSENT, stored(None), 50, Kind.COLD),
+        (Other.ABSENT, None, 50, None),
+        (Other.FOREIGN, stored(), None, Kind.FOREIGN),
+        (Other.FOREIGN, None, None, Kind.FOREIGN),
+        (b"[1]", None, None, Kind.FOREIGN),
+        (b"null", stored(), None, Kind.FOREIGN),
+    ],
+)
+def test_every_pair_of_states_has_a_kind(
+    state: RedisState, document: dict[str, Any] | None, deleted_at: int | None, kind: Kind | None
+) -> None:
+    assert verdict(state, document, deleted_at).kind is kind
+
+
+def test_a_document_without_a_version_is_legacy() -> None:
+    assert verdict(b"{}", stored(None)) == Verdict(Kind.EQUAL, legacy=True)
+    assert not verdict(b"{}", stored()).legacy
+
+
+def test_a_document_too_deep_to_be_read_is_drift_not_an_error() -> None:
+    deep = b'{"a":' * 300 + b"1" + b"}" * 300
+    assert verdict(deep, stored()).kind is Kind.STALE
+    assert verdict(deep, None).kind is Kind.MISSING

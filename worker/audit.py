@@ -1,0 +1,241 @@
+"""The audit: every document in MongoDB against its key, every key in Redis against its document.
+
+Two passes at full speed find suspects; bounded windows of these are proven (see `worker.prove`) and repaired as they
+come. Memory doesn't grow with the number of documents, nor with that of differences.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import anyio
+
+from gears.audit_report import MAX_EXAMPLES, AuditReport, Example
+from gears.audit_store import AuditStore
+from gears.backlog import last_entry
+from gears.document import version_of
+from gears.engines import Engine
+from gears.errors import Refused
+from gears.mongo import Document
+from gears.redis import Redis
+from gears.stream import EntryId, Names
+from worker.compare import DRIFT, Kind, is_equal
+from worker.pace import Pace
+from worker.prove import Proof, Prover
+from worker.repair import refused_before, repair
+
+_SCAN_COUNT = 1000
+_WINDOW = 500
+_REMEMBERED = 100_000
+"""How many counted keys are remembered, since SCAN may return a key more than once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an audit is: `done` of about `total` steps."""
+
+    mapping: str
+    done: int
+    total: int
+
+
+class Audit:
+    """One audit of one mapping.
+
+    Args:
+        redis: client with replies as bytes.
+        store: the mapping's documents in MongoDB.
+        engine: the mapping's engine.
+        rate: most documents per second; 0 for no limit.
+        patience: seconds without any commit after which commits are held up.
+        repairing: whether to repair drift.
+        on_progress: told how far it is, many times a second.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        store: AuditStore,
+        engine: Engine,
+        *,
+        rate: float,
+        patience: float,
+        repairing: bool,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        self._redis = redis
+        self._store = store
+        self._engine = engine
+        self._mapping = engine.mapping
+        self._repairing = repairing
+        self._on_progress = on_progress
+        self._pace = Pace(rate)
+        self._prover = Prover(redis, store, patience=patience)
+        self._newest = 0
+        self._window: list[bytes] = []
+        self._counted: set[bytes] = set()
+        self._done = self._total = 0
+        self._report = AuditReport(mapping=self._mapping.prefix, started_at=datetime.now(UTC))
+
+    async def run(self) -> AuditReport:
+        """Compare everything, repair if asked to, keep the report in MongoDB and return it.
+
+        Raises, alone or in a group:
+            CouldNotCompare: commits are held up.
+            MongoError, RedisError, RedisAway, OutcomeUnknown: a server is away.
+            CaptureMissing: the recipe that a repair needs isn't installed.
+        """
+        started = monotonic()
+        report = self._report
+        documents = await self._store.estimated_count()
+        self._total = documents + await self._redis.dbsize()
+        await self._compare_documents()
+        self._done = documents
+        async for keys in self._keys():
+            await self._find_missing(keys)
+        while self._window:
+            await self._settle(holding=False)
+        report.seconds = round(monotonic() - started, 3)
+        report.documents_per_second = round(report.compared / max(report.seconds, 0.001), 1)
+        await self._store.keep_audit(report)
+        return report
+
+    async def _compare_documents(self) -> None:
+        """Pass one; the next page is read while one is compared."""
+
+        async def read() -> None:
+            async with send:
+                async for page in self._store.scan():
+                    await send.send(page)
+
+        send, receive = anyio.create_memory_object_stream[list[Document]](1)
+        async with anyio.create_task_group() as tasks, receive:
+            tasks.start_soon(read)
+            async for page in receive:
+                await self._compare_page(page)
+        while self._window:
+            await self._settle(holding=True)
+
+    async def _compare_page(self, page: list[Document]) -> None:
+        """Documents against their keys."""
+        id_field = self._mapping.id_field
+        keys = [self._mapping.key(document[id_field]).encode() for document in page]
+        texts: Any = await self._redis.execute_command("JSON.MGET", *keys, "$")
+        versions = [version_of(document) for document in page]
+        await self._know(max(versions))
+        for key, text, document, version in zip(keys, texts, page, versions, strict=True):
+            self._report.legacy += version == 0
+            known = text is not None and text.startswith(b"[{") and version <= self._newest
+            if known and is_equal(self._mapping, text[1:-1], document):
+                self._count(Kind.EQUAL)
+            else:
+                self._window.append(key)
+        while len(self._window) >= _WINDOW:
+            await self._settle(holding=True)
+        await self._step(len(page))
+
+    async def _keys(self) -> AsyncIterator[list[bytes]]:
+        """Batches of the mapping's keys."""
+        pattern, cursor = _escape(self._mapping.prefix) + ":*", 0
+        while True:
+            reply: Any = await self._redis.scan(cursor, match=pattern, count=_SCAN_COUNT)
+            cursor, keys = reply
+            yield list(dict.fromkeys(keys))
+            if cursor == 0:
+                return
+
+    async def _find_missing(self, keys: list[bytes]) -> None:
+        """Pass two: keys that MongoDB has no document for."""
+        ids = dict(self._with_ids(keys))
+        stored = await self._store.stored(document_id for document_id in ids.values() if document_id is not None)
+        self._window += [key for key, document_id in ids.items() if document_id not in stored]
+        while len(self._window) >= _WINDOW:
+            await self._settle(holding=False)
+        await self._step(_SCAN_COUNT)
+
+    def _with_ids(self, keys: Iterable[bytes]) -> Iterable[tuple[bytes, str | None]]:
+        for key in keys:
+            try:
+                yield key, self._mapping.id_of(key)
+            except Refused:
+                yield key, None
+
+    async def _settle(self, *, holding: bool) -> None:
+        """Prove, count and repair one window of suspects.
+
+        Args:
+            holding: whether these came from MongoDB; keys that MongoDB doesn't hold are the second pass's.
+        """
+        keys, self._window = self._window[:_WINDOW], self._window[_WINDOW:]
+        if not keys:
+            return
+        settled = await self._prover.settle(keys)
+        proofs = [proof for proof in settled.proofs if not holding or proof.stored is not None]
+        proofs = [proof for proof in proofs if proof.key not in self._counted]
+        self._remember(proof.key for proof in proofs if proof.verdict.kind is not Kind.EQUAL)
+        drift = [proof for proof in proofs if proof.verdict.kind in DRIFT]
+        for proof in proofs:
+            if proof.verdict.kind is not None:
+                self._count(proof.verdict.kind)
+        self._report.unsettled += len(settled.unsettled)
+        self._report.compared += len(settled.unsettled)
+        reasons = await self._repair(drift) if drift and self._repairing else {}
+        for proof in proofs:
+            self._show(proof, reasons.get(proof.key, ""))
+
+    async def _repair(self, drift: list[Proof]) -> dict[bytes, str]:
+        """Repair, and compare once more; returns why keys were left."""
+        reasons = await refused_before(self._store, drift)
+        tried = [proof for proof in drift if proof.key not in reasons]
+        await repair(self._redis, self._engine, tried)
+        settled = await self._prover.settle([proof.key for proof in tried])
+        reasons |= await refused_before(self._store, tried)
+        self._report.refused += len(reasons)
+        different = {proof.key for proof in settled.proofs if proof.verdict.kind in DRIFT}
+        for key in different | set(settled.unsettled):
+            reasons.setdefault(key, "it still differs")
+        self._report.repaired += len(drift) - len(reasons)
+        return reasons
+
+    def _count(self, kind: Kind) -> None:
+        self._report.compared += 1
+        setattr(self._report, kind, getattr(self._report, kind) + 1)
+
+    def _remember(self, keys: Iterable[bytes]) -> None:
+        if len(self._counted) > _REMEMBERED:
+            self._counted.clear()
+        self._counted.update(keys)
+
+    def _show(self, proof: Proof, reason: str) -> None:
+        kind = proof.verdict.kind
+        if kind is None or kind is Kind.EQUAL:
+            return
+        examples = self._report.examples.setdefault(kind, [])
+        if len(examples) < MAX_EXAMPLES:
+            version = proof.mongo_version
+            examples.append(
+                Example(
+                    key=proof.key.decode(errors="backslashreplace"),
+                    redis=str(proof.newest),
+                    mongodb=None if version is None else str(EntryId.of_version(version)),
+                    fields=list(proof.verdict.fields),
+                    reason=reason,
+                )
+            )
+
+    async def _know(self, version: int) -> None:
+        """See how new the newest entry is, if it was older than this when last seen."""
+        if version > self._newest:
+            self._newest = (await last_entry(self._redis, Names(self._mapping.prefix))).version
+
+    async def _step(self, documents: int) -> None:
+        self._done = min(self._done + documents, self._total)
+        self._on_progress(Progress(self._mapping.prefix, self._done, self._total))
+        await self._pace.spend(documents)
+
+
+def _escape(prefix: str) -> str:
+    """The prefix for MATCH, taken literally."""
+    return "".join(f"\\{character}" if character in "*?[]^-\\" else character for character in prefix)

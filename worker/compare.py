@@ -1,0 +1,157 @@
+"""What one key's state in Redis and its document in MongoDB say of each other: pure decisions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from itertools import islice
+from typing import Any
+
+from bson import Int64
+
+from gears.document import JsonObject, decode, parse_json, to_text, version_of
+from gears.errors import Refused
+from gears.mapping import Mapping
+from gears.mongo import Document
+
+MAX_FIELDS = 5
+"""How many differing fields a verdict names."""
+
+
+class Other(Enum):
+    """What Redis holds under a key, if no JSON document."""
+
+    ABSENT = auto()
+    """Nothing."""
+    FOREIGN = auto()
+    """Another type."""
+
+
+RedisState = bytes | Other
+"""JSON text, or why there is none."""
+
+
+class Kind(StrEnum):
+    """How the two sides of a key compare."""
+
+    EQUAL = auto()
+    MISSING = auto()
+    """Redis holds a document that MongoDB doesn't."""
+    STALE = auto()
+    """What MongoDB holds is older than what Redis holds; also a document that was deleted and is back."""
+    AHEAD = auto()
+    """What MongoDB holds is newer than anything that Redis knows of."""
+    COLD = auto()
+    """In MongoDB, not in Redis, not deleted: evicted or expired."""
+    FOREIGN = auto()
+    """Redis holds another type, or JSON that isn't an object."""
+
+
+DRIFT = frozenset({Kind.MISSING, Kind.STALE, Kind.AHEAD})
+"""The kinds that are repaired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a key's two sides compare.
+
+    Args:
+        kind: None when neither side holds anything.
+        fields: dotted names of fields that differ, at most `MAX_FIELDS`.
+        legacy: MongoDB's document carries no version: it was never committed by us.
+    """
+
+    kind: Kind | None
+    fields: tuple[str, ...] = ()
+    legacy: bool = False
+
+
+def compare(
+    mapping: Mapping, state: RedisState, stored: Document | None, deleted_at: int | None, newest: int
+) -> Verdict:
+    """How a key's two sides compare.
+
+    Args:
+        mapping: the key's mapping.
+        state: what Redis holds.
+        stored: what MongoDB holds, `_id` and `_sync` included.
+        deleted_at: the version of the key's tombstone.
+        newest: the version of the newest entry on the sync stream when the other three were read; 0 without any.
+    """
+    version = version_of(stored) if stored is not None else 0
+    legacy = stored is not None and version == 0
+    if state is Other.ABSENT:
+        if stored is None:
+            return Verdict(None)
+        back = deleted_at is not None and not legacy and deleted_at >= version
+        return Verdict(Kind.STALE if back else Kind.COLD, legacy=legacy)
+    if isinstance(state, Other) or not state.startswith(b"{"):
+        return Verdict(Kind.FOREIGN, legacy=legacy)
+    if stored is None:
+        return Verdict(Kind.AHEAD if deleted_at is not None and deleted_at > newest else Kind.MISSING)
+    fields = tuple(islice(_differing_fields(mapping, state, stored), MAX_FIELDS))
+    if version > newest:  # equal or not: MongoDB would take the key's next write for an older one
+        return Verdict(Kind.AHEAD, fields)
+    return Verdict(Kind.STALE if fields else Kind.EQUAL, fields, legacy)
+
+
+def is_equal(mapping: Mapping, text: bytes, stored: Document) -> bool:
+    """Whether MongoDB's document is what this JSON text says; the fast way to `compare`'s answer.
+
+    The id is the key's on both sides. Numbers compare by type and value; the order of fields means nothing. What BSON
+    has and JSON lacks compares as what Redis is given of it when it is read through.
+    """
+    return next(_differing_fields(mapping, text, stored), None) is None
+
+
+def _differing_fields(mapping: Mapping, text: bytes, stored: Document) -> Iterator[str]:
+    try:
+        document = parse_json(text)
+    except Refused:
+        yield "(not comparable)"
+        return
+    document.pop(mapping.id_field, None)
+    held = _without_id(mapping, decode(stored))
+    if _same(document, held):
+        return
+    try:
+        held = parse_json(to_text(held))
+    except ValueError:
+        yield "(not comparable)"
+        return
+    yield from _differences(document, held, "")
+
+
+def _without_id(mapping: Mapping, document: JsonObject) -> JsonObject:
+    document.pop(mapping.id_field, None)
+    return document
+
+
+def _same(one: Any, other: Any) -> bool:
+    kind = type(one)
+    if kind is dict:
+        if type(other) is not dict or len(one) != len(other):
+            return False
+        for name, value in one.items():  # noqa: SIM110 - the audit's innermost loop
+            if name not in other or not _same(value, other[name]):
+                return False
+        return True
+    if kind is list:
+        return type(other) is list and len(one) == len(other) and all(map(_same, one, other))
+    if kind is int:
+        return bool(one == other) and type(other) in (int, Int64)
+    return type(other) is kind and bool(one == other)
+
+
+def _differences(one: Any, other: Any, path: str) -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in one.keys() | other.keys():
+            below = f"{path}.{name}" if path else name
+            if name in one and name in other:
+                yield from _differences(one[name], other[name], below)
+            else:
+                yield below
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for i, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(left, right, f"{path}.{i}")
+    elif not _same(one, other):
+        yield path

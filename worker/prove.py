@@ -1,0 +1,178 @@
+"""Is a key that looks different really different? Compared in generations, until equal or proven.
+
+While clients write, Redis is always a little ahead of MongoDB. A difference is proven when everything captured before
+Redis was read is committed, MongoDB still differs, and the key changed on neither side meanwhile. The rest is compared
+again. The model is https://github.com/mongodb-labs/migration-verifier.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import anyio
+from redis.exceptions import ResponseError
+
+from gears.audit_store import AuditStore
+from gears.backlog import read_backlog
+from gears.document import version_of
+from gears.errors import CouldNotCompare, Refused
+from gears.mapping import Mapping
+from gears.mongo import Document
+from gears.redis import Redis
+from gears.stream import ZERO, EntryId, Names
+from worker.compare import Kind, Other, RedisState, Verdict, compare
+from worker.states import JSON_TYPE
+
+_GENERATIONS = 12
+_PAUSE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How a key's two sides compare for certain.
+
+    Args:
+        key: the Redis key.
+        verdict: how they compare.
+        state: what Redis holds.
+        stored: what MongoDB holds.
+        deleted_at: the version of the key's tombstone.
+        newest: the sync stream's last entry id at that time.
+    """
+
+    key: bytes
+    verdict: Verdict
+    state: RedisState
+    stored: Document | None
+    deleted_at: int | None
+    newest: EntryId
+
+    @property
+    def mongo_version(self) -> int | None:
+        """The version of what MongoDB holds, or of its tombstone."""
+        return self.deleted_at if self.stored is None else version_of(self.stored)
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of some keys; those that neither side holds any more are in neither list."""
+
+    proofs: list[Proof] = field(default_factory=list)
+    unsettled: list[bytes] = field(default_factory=list)
+
+
+class Prover:
+    """Compares a bounded number of keys for certain.
+
+    Args:
+        redis: client with replies as bytes.
+        store: the mapping's documents in MongoDB.
+        patience: seconds without any commit after which commits are held up.
+    """
+
+    def __init__(self, redis: Redis, store: AuditStore, *, patience: float) -> None:
+        self._redis = redis
+        self._store = store
+        self._patience = patience
+        self._mapping = store.mapping
+        self._names = Names(store.mapping.prefix)
+
+    async def settle(self, keys: Sequence[bytes]) -> Settled:
+        """Compare these keys until each is proven, equal or different, or keeps changing.
+
+        Raises:
+            CouldNotCompare: commits are held up.
+            MongoError, RedisError: a server is away.
+        """
+        settled = Settled()
+        pending = list(keys)
+        for generation in range(_GENERATIONS):
+            if not pending:
+                break
+            await anyio.sleep(_PAUSE * generation)
+            pending = await self._compare(pending, settled)
+        settled.unsettled += pending
+        return settled
+
+    async def _compare(self, keys: Sequence[bytes], settled: Settled) -> list[bytes]:
+        """One generation; returns the keys for the next one."""
+        before, captured = await self._read(keys)
+        await self._wait_committed(captured)
+        ids = _ids(self._mapping, keys)
+        stored = await self._store.find_many(ids.values())
+        deleted = await self._store.tombstones(ids.values())
+        after, newest = await self._read(keys)
+        pending = []
+        for key in keys:
+            document, deleted_at = stored.get(ids.get(key, "")), deleted.get(ids.get(key, ""))
+            verdict = compare(self._mapping, after[key], document, deleted_at, newest.version)
+            version = max(deleted_at or 0, version_of(document) if document else 0)
+            if verdict.kind is None:
+                continue
+            committed_since = captured.version < version <= newest.version
+            if verdict.kind is Kind.EQUAL or (before[key] == after[key] and not committed_since):
+                settled.proofs.append(Proof(key, verdict, after[key], document, deleted_at, newest))
+            else:
+                pending.append(key)
+        return pending
+
+    async def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, RedisState], EntryId]:
+        """What Redis holds, and the last entry id of the sync stream at that moment."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.xinfo_stream(self._names.stream)
+            pipeline.execute_command("JSON.MGET", *keys, "$")
+            for key in keys:
+                pipeline.type(key)
+            info, texts, *types = await pipeline.execute(raise_on_error=False)
+        if isinstance(texts, Exception):
+            raise texts
+        states = {key: _state(text, kind) for key, text, kind in zip(keys, texts, types, strict=True)}
+        return states, _last_entry(info)
+
+    async def _wait_committed(self, entry_id: EntryId) -> None:
+        """Return when everything up to this entry is committed."""
+        watermark, since = None, monotonic()
+        while True:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.get(self._names.watermark)
+                pipeline.xrange(self._names.stream, max=str(entry_id), count=1)
+                position, waiting = await pipeline.execute()
+            if not waiting:
+                return
+            if position != watermark:
+                watermark, since = position, monotonic()
+            if monotonic() - since > self._patience:
+                raise CouldNotCompare(await self._why_held_up())
+            await anyio.sleep(0.01)
+
+    async def _why_held_up(self) -> str:
+        backlog = await read_backlog(self._redis, self._mapping)
+        worker = "no worker is at work" if backlog.worker is None else f"the worker is {backlog.worker.state}"
+        reason = f": {backlog.worker.reason}" if backlog.worker and backlog.worker.reason else ""
+        return f"commits of {self._mapping.prefix!r} are held up, {backlog.entries} entries wait; {worker}{reason}"
+
+
+def _ids(mapping: Mapping, keys: Sequence[bytes]) -> dict[bytes, str]:
+    """The ids of those keys that can have one."""
+    ids = {}
+    for key in keys:
+        try:
+            ids[key] = mapping.id_of(key)
+        except Refused:
+            continue
+    return ids
+
+
+def _state(text: bytes | None, kind: bytes) -> RedisState:
+    if text is not None:
+        return text[1:-1]
+    return Other.ABSENT if kind in (b"none", JSON_TYPE) else Other.FOREIGN
+
+
+def _last_entry(info: Any) -> EntryId:
+    if isinstance(info, ResponseError) and "no such key" in str(info):
+        return ZERO
+    if isinstance(info, Exception):
+        raise info
+    return EntryId.parse(info["last-generated-id"])

@@ -1,0 +1,65 @@
+"""Repair of drift, in the direction that the proof says.
+
+What must go to MongoDB is put on the sync stream again, so that the committer stays the one writer. Where MongoDB is
+ahead, Redis is given what MongoDB holds.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from gears.audit_store import AuditStore
+from gears.document import decode, to_text, version_of
+from gears.engines import Engine
+from gears.errors import RedisRefused
+from gears.redis import Redis
+from gears.stream import BACKFILL, EntryId, Names
+from worker.compare import Kind, Other
+from worker.prove import Proof
+from worker.rewind import raise_stream
+
+log = structlog.get_logger()
+
+
+async def repair(redis: Redis, engine: Engine, proofs: Sequence[Proof]) -> None:
+    """Repair proven drift; whether it was repaired shows when the keys are compared again.
+
+    Args:
+        redis: client with replies as bytes.
+        engine: the mapping's engine.
+        proofs: missing, stale or ahead keys.
+
+    Raises:
+        RedisError, RedisAway, OutcomeUnknown, CaptureMissing: it isn't complete; doing it again does no harm.
+    """
+    ahead = [proof for proof in proofs if proof.verdict.kind is Kind.AHEAD]
+    await _backfill(redis, Names(engine.mapping.prefix), [proof for proof in proofs if proof not in ahead])
+    if ahead:
+        highest = max(proof.mongo_version or 0 for proof in ahead)
+        await raise_stream(redis, Names(engine.mapping.prefix), EntryId.of_version(highest).next)
+    for proof in ahead:
+        await _roll_back(engine, proof)
+
+
+async def refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[bytes, str]:
+    """Those keys whose present document MongoDB has refused, each with the reason."""
+    return await store.refused({proof.key: proof.state for proof in proofs if isinstance(proof.state, bytes)})
+
+
+async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None:
+    async with redis.pipeline(transaction=False) as pipeline:
+        for proof in proofs:
+            entry: dict[Any, Any] = {"k": proof.key, "e": "del" if proof.state is Other.ABSENT else BACKFILL}
+            pipeline.xadd(names.stream, entry)
+        await pipeline.execute()
+
+
+async def _roll_back(engine: Engine, proof: Proof) -> None:
+    document = None if proof.stored is None else to_text(decode(proof.stored))
+    version = 0 if proof.stored is None else version_of(proof.stored)
+    seen = proof.state if isinstance(proof.state, bytes) else b""
+    try:
+        await engine.roll_back(engine.mapping.id_of(proof.key), seen, document, version=version)
+    except RedisRefused as error:
+        log.error("Redis refused a roll-back", key=repr(proof.key)[1:], error=str(error))

@@ -1,0 +1,78 @@
+"""An audit for people: how far it is while it runs, and what it found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gears.audit_report import AuditReport
+
+_PLAIN_EVERY = 5.0
+
+_COUNTS = ("equal", "missing", "stale", "ahead", "repaired", "refused", "cold", "foreign", "legacy", "unsettled")
+
+Advance = Callable[[str, int, int], None]
+"""Called with a mapping's prefix, the steps done and about how many there are."""
+
+
+@contextmanager
+def progress(verb: str) -> Iterator[Advance]:
+    """Show progress on stderr: a bar on a terminal, otherwise a line every few seconds.
+
+    Args:
+        verb: what is done, such as "comparing".
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain(console, verb)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True))
+    with Progress(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console) as bar:
+        tasks = {}
+
+        def advance(prefix: str, done: int, total: int) -> None:
+            if prefix not in tasks:
+                tasks[prefix] = bar.add_task(f"{verb} {prefix}", rate="")
+            task = next(task for task in bar.tasks if task.id == tasks[prefix])
+            rate = f"{task.speed:,.0f}/s" if task.speed else ""
+            bar.update(task.id, completed=done, total=total, rate=rate)
+
+        yield advance
+
+
+def _plain(console: Console, verb: str) -> Advance:
+    started = said = monotonic()
+
+    def advance(prefix: str, done: int, total: int) -> None:
+        nonlocal said
+        if monotonic() - said < _PLAIN_EVERY or not done:
+            return
+        said = monotonic()
+        left = (said - started) * (total - done) / done
+        rate = done / (said - started)
+        console.print(f"{verb} {prefix}: {done:,} of about {total:,}, {rate:,.0f}/s, {left:.0f} s left", soft_wrap=True)
+
+    return advance
+
+
+def report_table(report: AuditReport) -> None:
+    """Print a report on stdout."""
+    console = Console()
+    state = f"[bold red]{report.left:,} keys differ[/]" if report.left else "no drift left"
+    console.print(
+        f"[bold]{report.mapping}[/]: {state}; {report.compared:,} compared in {report.seconds:.1f} s, "
+        f"{report.documents_per_second:,.0f}/s"
+    )
+    console.print(", ".join(f"{name} {getattr(report, name):,}" for name in _COUNTS))
+    if not report.examples:
+        return
+    examples = Table("kind", "key", "Redis as of", "MongoDB", "fields", "not repaired because")
+    for kind, found in report.examples.items():
+        for example in found:
+            examples.add_row(
+                kind, example.key, example.redis, example.mongodb or "-", ", ".join(example.fields), example.reason
+            )
+    console.print(examples)
