@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     """How long a committer that stopped renewing its lease keeps a standby waiting."""
     audit_rate: float = Field(0.0, ge=0, validation_alias="WT_AUDIT_RATE")
     """Most documents per second that an audit reads; 0 for no limit."""
+    audit_interval: float = Field(3600.0, gt=0, validation_alias="WT_AUDIT_INTERVAL")
+    """Seconds between sweeps of the reconciler when nothing else asks for one."""
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="WT_LOG_LEVEL")
 
     @field_validator("mappings_text")

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 from motor.motor_asyncio import AsyncIOMotorClient
 
+from gears.audit_report import AuditReport
 from gears.backlog import Backlog, read_backlog
 from gears.engines import CaptureStatus
 from gears.errors import CaptureMissing, RedisAway
@@ -30,6 +31,7 @@ class MappingState:
     capture: CaptureStatus | None = None
     backlog: Backlog | None = None
     dead_letters: int | None = None
+    last_audit: AuditReport | None = None
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -95,10 +97,15 @@ class Inspector:
             with within(DEADLINE):
                 state.dead_letters = await self._stores[state.mapping.prefix].count_dead_letters()
 
+        async def last_audit() -> None:
+            with within(DEADLINE):
+                state.last_audit = await self._stores[state.mapping.prefix].last_audit()
+
         start(_ask, "capture", state.errors, capture)
         start(_ask, "backlog", state.errors, backlog)
         if thorough:
             start(_ask, "dead_letters", state.errors, dead_letters)
+            start(_ask, "last_audit", state.errors, last_audit)
 
     async def _ping_redis(self) -> None:
         await self._redis.execute_command("PING")

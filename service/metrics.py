@@ -12,6 +12,8 @@ from service.inspect import Inspection, MappingState
 
 WORKER_STATES = ("committing", "retrying", "blocked")
 
+AUDIT_KINDS = ("missing", "stale", "ahead", "cold", "foreign", "legacy", "unsettled")
+
 _CLIENT_GONE = 499
 """What nginx calls a request whose client went away before the answer."""
 
@@ -88,7 +90,11 @@ def families(inspection: Inspection, *, ready: bool, now: float) -> list[Metric]
             worker = mapping.backlog.worker
             for name in WORKER_STATES:
                 states.add_metric((mapping.mapping.prefix, name), worker is not None and worker.state == name)
-    return [*result, states]
+    drift = GaugeMetricFamily("writethrough_drift", "Keys by what the last audit found.", labels=("mapping", "kind"))
+    for mapping in inspection.mappings:
+        for found in AUDIT_KINDS if mapping.last_audit else ():
+            drift.add_metric((mapping.mapping.prefix, found), getattr(mapping.last_audit, found))
+    return [*result, states, drift]
 
 
 class Measured:
@@ -141,6 +147,14 @@ def _of_capture(name: str) -> Value:
     return lambda state, _: None if state.capture is None else float(getattr(state.capture, name))
 
 
+def _of_audit(name: str) -> Value:
+    return lambda state, _: None if state.last_audit is None else float(getattr(state.last_audit, name))
+
+
+def _audited_at(state: MappingState, _: float) -> float | None:
+    return state.last_audit.started_at.timestamp() if state.last_audit else None
+
+
 def _watermark_age(state: MappingState, now: float) -> float | None:
     return max(0.0, now - state.backlog.watermark.ms / 1e3) if state.backlog and state.backlog.watermark.ms else None
 
@@ -161,4 +175,9 @@ _BY_MAPPING: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], st
     (CounterMetricFamily, "captured", "Events that the recipe captured since it was loaded.", _of_capture("captured")),
     (CounterMetricFamily, "capture_failures", "Events that it failed to capture.", _of_capture("failures")),
     (GaugeMetricFamily, "dead_letters", "Refused states that are kept in MongoDB.", lambda s, _: s.dead_letters),
+    (GaugeMetricFamily, "drift_left", "Drift that the last audit left unrepaired.", _of_audit("left")),
+    (GaugeMetricFamily, "last_audit_timestamp_seconds", "When the last audit began.", _audited_at),
+    (GaugeMetricFamily, "last_audit_seconds", "How long it took.", _of_audit("seconds")),
+    (GaugeMetricFamily, "last_audit_compared", "How many keys it compared.", _of_audit("compared")),
+    (GaugeMetricFamily, "last_audit_repaired", "How many keys it repaired.", _of_audit("repaired")),
 )

@@ -88,7 +88,7 @@ def _mapping_json(state: MappingState) -> dict[str, Any]:
         "backlog": backlog.entries if backlog else None,
         "lag": backlog.lag if backlog else None,
         "worker": backlog.worker.model_dump() if backlog and backlog.worker else None,
-        "last_audit": None,
+        "last_audit": state.last_audit.model_dump() if state.last_audit else None,
         "dead_letters": state.dead_letters,
         "errors": state.errors,
     }

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.inspect import Inspection, MappingState
 from service.metrics import Metrics
 from service.readiness import checks_of, is_ready
-from tests.stack import Stack
+from tests.stack import Stack, eventually
 
 
 async def test_probes_say_that_all_is_well(api: httpx.AsyncClient) -> None:
@@ -32,7 +33,7 @@ async def test_sync_shows_how_far_each_mapping_is(stack: Stack, api: httpx.Async
     assert (todos["last_entry"], todos["watermark"], todos["backlog"], todos["lag"]) == (token, token, 0, 0)
     assert todos["capture"]["working"] is True
     assert todos["worker"]["state"] == "committing"
-    assert todos["last_audit"] is None
+    assert (await audited(api))["mapping"] == "todos"
     assert isinstance(todos["dead_letters"], int)
     assert todos["errors"] == {}
 
@@ -61,6 +62,7 @@ async def test_metrics_count_requests_by_the_template_of_their_route(api: httpx.
 
 async def test_metrics_show_how_the_mappings_are_doing(api: httpx.AsyncClient, new_id: str) -> None:
     await api.put(f"/todos/{new_id}", json={"name": "x"})
+    await audited(api)
     found = await samples(api)
     todos = (("mapping", "todos"),)
     assert found["writethrough_ready", ()] == 1
@@ -78,6 +80,11 @@ async def test_metrics_show_how_the_mappings_are_doing(api: httpx.AsyncClient, n
     assert found["writethrough_capture_working", todos] == 1
     assert found["writethrough_capture_failures_total", todos] == 0
     assert found["writethrough_dead_letters", todos] >= 0
+    assert found["writethrough_drift", (("kind", "missing"), *todos)] >= 0
+    assert found["writethrough_drift_left", todos] >= 0
+    assert found["writethrough_last_audit_timestamp_seconds", todos] > 0
+    assert found["writethrough_last_audit_seconds", todos] > 0
+    assert found["writethrough_last_audit_repaired", todos] >= 0
     assert found["writethrough_commit_wait_seconds_count", todos] > 0
     assert found["writethrough_writes_in_flight", ()] == 0
 
@@ -123,6 +130,16 @@ def test_a_setting_that_cant_be_used_is_named_in_one_line(variable: str, value: 
     assert ended.returncode == 2
     assert ended.stdout == b""
     assert re.fullmatch(rf"service: {variable}.+\n", ended.stderr.decode())
+
+
+async def audited(api: httpx.AsyncClient) -> dict[str, Any]:
+    """The last audit of the mapping `todos`, as soon as there is one."""
+
+    async def probe() -> Any:
+        return (await api.get("/sync")).json()["mappings"]["todos"]["last_audit"]
+
+    report: dict[str, Any] = await eventually(probe)
+    return report
 
 
 async def samples(api: httpx.AsyncClient) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

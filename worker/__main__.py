@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
@@ -18,23 +19,34 @@ from gears.redis import connect
 from gears.settings import Settings
 from worker.audit_command import audit_all
 from worker.lead import Leader
+from worker.reconcile import Reconciler
 
 app = typer.Typer(add_completion=False, help="Brings what the recipe captured to MongoDB.")
 
 
 @app.callback(invoke_without_command=True)
 def main(context: typer.Context) -> None:
-    """Without a verb: all that a sidecar does."""
+    """Without a verb: commit and reconcile, which is all that a sidecar does."""
     if context.invoked_subcommand is None:
-        commit()
+        _work(Leader, Reconciler)
 
 
 @app.command()
 def commit() -> None:
     """Commit the sync streams of all mappings to MongoDB, until SIGTERM or Ctrl-C."""
+    _work(Leader)
+
+
+@app.command()
+def reconcile() -> None:
+    """Audit and repair all mappings whenever something may have been missed, until SIGTERM or Ctrl-C."""
+    _work(Reconciler)
+
+
+def _work(*roles: type[Leader] | type[Reconciler]) -> None:
     try:
         settings = Settings()
-        anyio.run(partial(_run, settings), backend_options={"use_uvloop": True})
+        anyio.run(partial(_run, settings, roles), backend_options={"use_uvloop": True})
     except (ConfigError, ValidationError) as error:
         sys.stderr.write(f"worker: {error}\n")
         raise typer.Exit(2) from None
@@ -69,7 +81,7 @@ def choose(mappings: tuple[Mapping, ...], prefix: str | None) -> tuple[Mapping, 
     return chosen
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, roles: Sequence[type[Leader] | type[Reconciler]]) -> None:
     logging.configure(settings.log_level)
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     mongo = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
@@ -77,7 +89,8 @@ async def _run(settings: Settings) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
             for mapping in settings.mappings:
-                tasks.start_soon(Leader(redis, mongo, mapping, settings).run)
+                for role in roles:
+                    tasks.start_soon(role(redis, mongo, mapping, settings).run)
     finally:
         mongo.close()
         with anyio.move_on_after(1, shield=True):

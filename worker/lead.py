@@ -28,6 +28,7 @@ from gears.stream import Names
 from worker.commit import Committer
 from worker.groups import leaves, reasons
 from worker.lease import Lease
+from worker.reconcile import request_sweep
 from worker.reporter import Reporter
 from worker.supervise import supervise
 
@@ -75,7 +76,8 @@ class Leader:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(reporter.run)
                 engine = await open_engine(self._redis, self._mapping, self._settings.engine)
-                await engine.install()
+                if await engine.install():
+                    await request_sweep(self._redis, engine.names, "the recipe was installed")
                 tasks.start_soon(supervise, engine)
                 await self._prepare(reporter)
                 committer = Committer(

@@ -6,6 +6,7 @@ from redis.exceptions import ResponseError
 
 from gears.engines import Engine
 from gears.redis import AWAY
+from worker.reconcile import request_sweep
 
 _EVERY = 1.0
 
@@ -19,6 +20,7 @@ async def supervise(engine: Engine) -> None:
             status = await engine.status()
             if status.problem and await engine.install():
                 log.warning("installed the recipe", because=status.problem, version=status.expected)
+                await request_sweep(engine.redis, engine.names, f"the recipe was installed: {status.problem}")
             failed = ""
         except (*AWAY, ResponseError) as error:
             if str(error) != failed:

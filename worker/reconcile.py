@@ -1,0 +1,121 @@
+"""The reconciler: sweeps a mapping, with repair, whenever something may have been missed.
+
+One reconciler per mapping is at work, under a lease of its own; a standby takes over. Beginning again means sweeping
+again, so after any failure it simply begins again.
+"""
+
+from time import monotonic
+from typing import Any
+
+import anyio
+import structlog
+from motor.motor_asyncio import AsyncIOMotorClient
+
+from gears.audit_report import AuditReport
+from gears.audit_store import AuditStore
+from gears.backlog import WorkerState, read_backlog
+from gears.engines import open_engine
+from gears.errors import CaptureMissing, ConfigError, CouldNotCompare, LeaseLost, OutcomeUnknown, RedisAway
+from gears.mapping import Mapping
+from gears.mongo import Document, MongoError
+from gears.redis import AWAY, Redis, RedisError
+from gears.settings import Settings
+from gears.stream import Names
+from worker.audit import Audit
+from worker.groups import reasons
+from worker.lease import Lease
+
+_POLL = 0.5
+_MAX_BACKOFF = 10.0
+_RESTART = (CaptureMissing, ConfigError, CouldNotCompare, LeaseLost, OutcomeUnknown, RedisAway, RedisError, MongoError)
+
+
+class Reconciler:
+    """Takes part in reconciling one mapping."""
+
+    def __init__(
+        self, redis: Redis, mongo: "AsyncIOMotorClient[Document]", mapping: Mapping, settings: Settings
+    ) -> None:
+        self._redis = redis
+        self._mapping = mapping
+        self._settings = settings
+        self._store = AuditStore(mongo, mapping)
+        self._names = Names(mapping.prefix)
+        self._failed = ""
+        self._backoff = _POLL
+        self._log = structlog.get_logger().bind(mapping=mapping.prefix)
+
+    async def run(self) -> None:
+        """Reconcile whenever nobody else does, until cancelled."""
+        while True:
+            lease = Lease(self._redis, self._names.reconciler, self._settings.lease_ttl)
+            try:
+                await lease.hold(self._reconcile)
+                await anyio.sleep(_POLL)
+            except* (*_RESTART, *AWAY) as errors:
+                await self._back_off("reconciling stopped; trying again", reasons(errors))
+            except* Exception as errors:  # noqa: BLE001 whatever it is, committing goes on
+                await self._back_off("reconciling crashed; trying again", reasons(errors), exc_info=errors)
+
+    async def _back_off(self, event: str, reason: str, **more: Any) -> None:
+        if reason != self._failed:
+            self._log.error(event, reason=reason, **more)
+        self._failed = reason
+        await anyio.sleep(self._backoff)
+        self._backoff = min(self._backoff * 2, _MAX_BACKOFF)
+
+    async def _reconcile(self) -> None:
+        """Sweep now, and again for every reason there is."""
+        reason = "start"
+        while True:
+            committer = await self._committing()
+            await self._sweep(reason)
+            reason = await self._next_reason(committer)
+
+    async def _committing(self) -> WorkerState:
+        """Wait for a committer that commits: until then, nothing could be proven."""
+        while True:
+            worker = (await read_backlog(self._redis, self._mapping)).worker
+            if worker is not None and worker.state == "committing":
+                return worker
+            await anyio.sleep(_POLL)
+
+    async def _next_reason(self, before: WorkerState) -> str:
+        """Wait until there is a reason to sweep again."""
+        due = monotonic() + self._settings.audit_interval
+        while monotonic() < due:
+            requested: Any = await self._redis.getdel(self._names.sweep)
+            if requested is not None:
+                return str(requested.decode(errors="replace"))
+            now = await self._committing()
+            if now.run != before.run:
+                return "Redis was restarted"
+            if (now.owner, now.since) != (before.owner, before.since):
+                return "commits were held up, or another committer took over"
+            await anyio.sleep(_POLL)
+        return "schedule"
+
+    async def _sweep(self, reason: str) -> None:
+        engine = await open_engine(self._redis, self._mapping, self._settings.engine)
+        audit = Audit(
+            self._redis,
+            self._store,
+            engine,
+            rate=self._settings.audit_rate,
+            patience=self._settings.mongo_timeout,
+            repairing=True,
+        )
+        self._say(reason, await audit.run())
+        self._failed, self._backoff = "", _POLL
+
+    def _say(self, reason: str, report: AuditReport) -> None:
+        counts = report.model_dump(include={"compared", "missing", "stale", "ahead", "cold", "repaired", "seconds"})
+        if report.left:
+            self._log.error("swept; drift is left", because=reason, left=report.left, **counts)
+        else:
+            self._log.info("swept", because=reason, **counts)
+
+
+async def request_sweep(redis: Redis, names: Names, reason: str) -> None:
+    """Have the mapping's reconciler sweep within a second or so; requests made meanwhile are one sweep."""
+    await redis.set(names.sweep, reason)
