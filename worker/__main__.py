@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -13,15 +13,16 @@ from pydantic import ValidationError
 
 from gears import logging
 from gears.errors import ConfigError
-from gears.mapping import Mapping
 from gears.mongo import open_client
 from gears.redis import connect
 from gears.settings import Settings
-from worker.audit_command import audit_all
+from worker import commands
 from worker.lead import Leader
 from worker.reconcile import Reconciler
 
 app = typer.Typer(add_completion=False, help="Brings what the recipe captured to MongoDB.")
+
+MappingOption = Annotated[str | None, typer.Option(help="Only the mapping with this prefix.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -56,29 +57,25 @@ def _work(*roles: type[Leader] | type[Reconciler]) -> None:
 def audit(
     repair: Annotated[bool, typer.Option("--repair", help="Repair missing, stale and ahead keys.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a mapping on stdout.")] = False,
-    mapping: Annotated[str | None, typer.Option(help="Only the mapping with this prefix.")] = None,
+    mapping: MappingOption = None,
 ) -> None:
     """Compare Redis and MongoDB; exits with 0 when equal, 1 when drift is left, 2 when they could not be compared."""
+    _finish(lambda settings: commands.audit(settings, mapping, repairing=repair, as_json=as_json))
+
+
+@app.command()
+def restore(mapping: MappingOption = None) -> None:
+    """Give Redis all documents that only MongoDB holds; doing it again goes on where it was interrupted."""
+    _finish(lambda settings: commands.restore(settings, mapping))
+
+
+def _finish(work: Callable[[Settings], Awaitable[int]]) -> None:
     try:
-        settings = Settings()
-        chosen = choose(settings.mappings, mapping)
-        code = anyio.run(partial(audit_all, settings, chosen, repairing=repair, as_json=as_json))
+        code = anyio.run(work, Settings())
     except (ConfigError, ValidationError) as error:
         sys.stderr.write(f"worker: {error}\n")
         raise typer.Exit(2) from None
     raise typer.Exit(code)
-
-
-def choose(mappings: tuple[Mapping, ...], prefix: str | None) -> tuple[Mapping, ...]:
-    """All mappings, or the one with this prefix.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    chosen = tuple(mapping for mapping in mappings if prefix in (None, mapping.prefix))
-    if not chosen:
-        raise ConfigError(f"there is no mapping {prefix!r}; MAPPINGS has {', '.join(m.prefix for m in mappings)}")
-    return chosen
 
 
 async def _run(settings: Settings, roles: Sequence[type[Leader] | type[Reconciler]]) -> None:

@@ -5,7 +5,6 @@ come. Memory doesn't grow with the number of documents, nor with that of differe
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -32,15 +31,6 @@ _REMEMBERED = 100_000
 """How many counted keys are remembered, since SCAN may return a key more than once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an audit is: `done` of about `total` steps."""
-
-    mapping: str
-    done: int
-    total: int
-
-
 class Audit:
     """One audit of one mapping.
 
@@ -51,7 +41,7 @@ class Audit:
         rate: most documents per second; 0 for no limit.
         patience: seconds without any commit after which commits are held up.
         repairing: whether to repair drift.
-        on_progress: told how far it is, many times a second.
+        on_progress: called with the mapping's prefix, the steps done and about how many there are.
     """
 
     def __init__(
@@ -63,7 +53,7 @@ class Audit:
         rate: float,
         patience: float,
         repairing: bool,
-        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
         self._redis = redis
         self._store = store
@@ -232,7 +222,7 @@ class Audit:
 
     async def _step(self, documents: int) -> None:
         self._done = min(self._done + documents, self._total)
-        self._on_progress(Progress(self._mapping.prefix, self._done, self._total))
+        self._on_progress(self._mapping.prefix, self._done, self._total)
         await self._pace.spend(documents)
 
 

@@ -7,20 +7,19 @@ again. The model is https://github.com/mongodb-labs/migration-verifier.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any
 
 import anyio
 from redis.exceptions import ResponseError
 
 from gears.audit_store import AuditStore
-from gears.backlog import read_backlog
 from gears.document import version_of
-from gears.errors import CouldNotCompare, Refused
+from gears.errors import Refused
 from gears.mapping import Mapping
 from gears.mongo import Document
 from gears.redis import Redis
 from gears.stream import ZERO, EntryId, Names
+from worker.committed import wait_committed
 from worker.compare import Kind, Other, RedisState, Verdict, compare
 from worker.states import JSON_TYPE
 
@@ -98,7 +97,7 @@ class Prover:
     async def _compare(self, keys: Sequence[bytes], settled: Settled) -> list[bytes]:
         """One generation; returns the keys for the next one."""
         before, captured = await self._read(keys)
-        await self._wait_committed(captured)
+        await wait_committed(self._redis, self._mapping, captured, patience=self._patience)
         ids = _ids(self._mapping, keys)
         stored = await self._store.find_many(ids.values())
         deleted = await self._store.tombstones(ids.values())
@@ -129,28 +128,6 @@ class Prover:
             raise texts
         states = {key: _state(text, kind) for key, text, kind in zip(keys, texts, types, strict=True)}
         return states, _last_entry(info)
-
-    async def _wait_committed(self, entry_id: EntryId) -> None:
-        """Return when everything up to this entry is committed."""
-        watermark, since = None, monotonic()
-        while True:
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.get(self._names.watermark)
-                pipeline.xrange(self._names.stream, max=str(entry_id), count=1)
-                position, waiting = await pipeline.execute()
-            if not waiting:
-                return
-            if position != watermark:
-                watermark, since = position, monotonic()
-            if monotonic() - since > self._patience:
-                raise CouldNotCompare(await self._why_held_up())
-            await anyio.sleep(0.01)
-
-    async def _why_held_up(self) -> str:
-        backlog = await read_backlog(self._redis, self._mapping)
-        worker = "no worker is at work" if backlog.worker is None else f"the worker is {backlog.worker.state}"
-        reason = f": {backlog.worker.reason}" if backlog.worker and backlog.worker.reason else ""
-        return f"commits of {self._mapping.prefix!r} are held up, {backlog.entries} entries wait; {worker}{reason}"
 
 
 def _ids(mapping: Mapping, keys: Sequence[bytes]) -> dict[bytes, str]:

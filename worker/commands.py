@@ -1,0 +1,68 @@
+"""`python -m worker audit` and `restore`."""
+
+import sys
+
+from gears.audit_store import AuditStore
+from gears.engines import Engine
+from gears.redis import Redis
+from gears.settings import Settings
+from worker.audit import Audit
+from worker.once import DONE, LEFT, for_each
+from worker.restore import Restore
+from worker.show import progress, report_table
+
+
+async def audit(settings: Settings, prefix: str | None, *, repairing: bool, as_json: bool) -> int:
+    """Audit mappings and print their reports; returns the exit code.
+
+    Args:
+        settings: where the servers are.
+        prefix: only the mapping with this prefix; None for all.
+        repairing: whether to repair drift.
+        as_json: one JSON object a mapping on stdout instead of tables.
+
+    Raises:
+        ConfigError: a setting can't be used, or there is no such mapping.
+    """
+    with progress("comparing") as advance:
+
+        async def work(redis: Redis, store: AuditStore, engine: Engine) -> int:
+            report = await Audit(
+                redis,
+                store,
+                engine,
+                rate=settings.audit_rate,
+                patience=settings.mongo_timeout,
+                repairing=repairing,
+                on_progress=advance,
+            ).run()
+            if as_json:
+                sys.stdout.write(report.model_dump_json() + "\n")
+            else:
+                report_table(report)
+            return LEFT if report.left else DONE
+
+        return await for_each(settings, prefix, work, "could not be compared")
+
+
+async def restore(settings: Settings, prefix: str | None) -> int:
+    """Give Redis all cold documents and say how many; returns the exit code.
+
+    Args:
+        settings: where the servers are.
+        prefix: only for the mapping with this prefix; None for all.
+
+    Raises:
+        ConfigError: a setting can't be used, or there is no such mapping.
+    """
+    with progress("restoring") as advance:
+
+        async def work(redis: Redis, store: AuditStore, engine: Engine) -> int:
+            restored = await Restore(redis, store, engine, patience=settings.mongo_timeout, on_progress=advance).run()
+            sys.stdout.write(
+                f"{store.mapping.prefix}: {restored.given:,} documents given to Redis; "
+                f"{restored.present:,} were there; {restored.left:,} left alone, being written to or deleted\n"
+            )
+            return LEFT if restored.left else DONE
+
+        return await for_each(settings, prefix, work, "could not be restored")

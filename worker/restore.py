@@ -1,0 +1,122 @@
+"""Warming: Redis is given every document that only MongoDB holds.
+
+Each is a fill, as when a document is read through: it raises no version and commits nothing; the committer verifies it.
+A key that is there, or written to meanwhile, is left alone, so that doing it again goes on where it was interrupted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from gears.audit_store import AuditStore
+from gears.backlog import last_entry
+from gears.document import decode, to_text, version_of
+from gears.engines import Engine
+from gears.mongo import Document
+from gears.redis import Redis
+from gears.stream import EntryId, Names
+from worker.committed import wait_committed
+
+_AT_ONCE = 100
+_ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class Restored:
+    """What became of the documents.
+
+    Args:
+        given: how many were given to Redis.
+        present: how many keys were there.
+        left: how many were not given, since they were being written to or deleted.
+    """
+
+    given: int = 0
+    present: int = 0
+    left: int = 0
+
+
+class Restore:
+    """Warms one mapping.
+
+    Args:
+        redis: client with replies as bytes.
+        store: the mapping's documents in MongoDB.
+        engine: the mapping's engine.
+        patience: seconds without any commit after which commits are held up.
+        on_progress: called with the mapping's prefix, the documents done and about how many there are.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        store: AuditStore,
+        engine: Engine,
+        *,
+        patience: float,
+        on_progress: Callable[[str, int, int], None],
+    ) -> None:
+        self._redis = redis
+        self._store = store
+        self._engine = engine
+        self._mapping = engine.mapping
+        self._patience = patience
+        self._on_progress = on_progress
+        self._restored = Restored()
+
+    async def run(self) -> Restored:
+        """Give Redis every cold document.
+
+        Raises, alone or in a group:
+            CouldNotCompare: the committer verifies nothing.
+            MongoError, RedisError, RedisAway, OutcomeUnknown: a server is away.
+            CaptureMissing: the recipe isn't installed.
+            RedisRefused: Redis is out of memory.
+        """
+        total, done = await self._store.estimated_count(), 0
+        async for page in self._store.scan():
+            for start in range(0, len(page), _AT_ONCE):
+                ids = [document[self._mapping.id_field] for document in page[start : start + _AT_ONCE]]
+                await self._restore(ids)
+                done += len(ids)
+                self._on_progress(self._mapping.prefix, done, max(done, total))
+        return self._restored
+
+    async def _restore(self, ids: Sequence[str]) -> None:
+        absent = await self._absent(ids)
+        self._restored.present += len(ids) - len(absent)
+        for _ in range(_ATTEMPTS):
+            if not absent:
+                return
+            self._restored.given += await self._fill(absent)
+            newest = await last_entry(self._redis, Names(self._mapping.prefix))
+            await wait_committed(self._redis, self._mapping, newest, patience=self._patience)
+            absent = await self._absent(absent)
+        self._restored.left += len(set(absent) & await self._store.stored(absent))
+
+    async def _absent(self, ids: Sequence[str]) -> list[str]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for document_id in ids:
+                pipeline.exists(self._mapping.key(document_id))
+            return [i for i, exists in zip(ids, await pipeline.execute(), strict=True) if not exists]
+
+    async def _fill(self, ids: Sequence[str]) -> int:
+        """Fill these keys; returns how many were filled."""
+        seconds, microseconds = await self._redis.time()
+        read_at = EntryId(seconds * 1000 + microseconds // 1000, 0)
+        stored = await self._store.find_many(ids)
+        deleted = await self._store.tombstones(ids)
+        filled = 0
+
+        async def fill(document_id: str, document: Document) -> None:
+            nonlocal filled
+            version, text = version_of(document), to_text(decode(document))
+            result = await self._engine.fill(document_id, text, version=version, age_limit=read_at)
+            filled += result is not None
+
+        async with anyio.create_task_group() as tasks:
+            for document_id, document in stored.items():
+                if not 0 < version_of(document) <= deleted.get(document_id, -1):  # else it was deleted, and is back
+                    tasks.start_soon(fill, document_id, document)
+        return filled
