@@ -44,7 +44,8 @@ class AuditStore(Store):
                         batch: Any = await anext(cursor, None)
                     if batch is None:
                         return
-                    found = bson.decode_all(batch, self._documents.codec_options)
+                    decoded = bson.decode_all(batch, self._documents.codec_options)
+                    found = [document for document in decoded if isinstance(document[id_field], str)]
                     if found:
                         above = {"$gt": found[-1][id_field]}
                         yield found
@@ -61,6 +62,7 @@ class AuditStore(Store):
             found[id_field]: found
             for some in _batched(ids, _LOOK_UP)
             for found in await self._documents.find({id_field: {"$in": some}}).to_list(None)
+            if isinstance(found[id_field], str)
         }
 
     async def stored(self, ids: Iterable[str]) -> set[str]:
@@ -70,6 +72,7 @@ class AuditStore(Store):
             found[id_field]
             for some in _batched(ids, _LOOK_UP)
             for found in await self._documents.find({id_field: {"$in": some}}, {id_field: 1, "_id": 0}).to_list(None)
+            if isinstance(found[id_field], str)
         }
 
     async def tombstones(self, ids: Iterable[str]) -> dict[str, int]:

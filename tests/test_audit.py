@@ -214,7 +214,7 @@ async def test_a_person_gets_a_table_with_examples(own_stack: Stack) -> None:
 
 async def test_a_rate_limit_is_kept_to(own_stack: Stack) -> None:
     await own_stack.start(own_stack.redis, own_stack.mongo)
-    await own_stack.todos.insert_many([{"id": str(n)} for n in range(10)])
+    await own_stack.todos.insert_many([{"id": str(n)} for n in range(10)] + [{"id": 5}, {"id": ["6"]}, {"name": "x"}])
     _, [report], _ = await audit(own_stack, "--mapping", "todos", WT_AUDIT_RATE="1000")
     assert report["seconds"] > 0.9, "one thousand SCAN steps count too"
     assert (report["cold"], report["legacy"]) == (10, 10)

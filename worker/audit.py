@@ -24,6 +24,7 @@ from worker.compare import DRIFT, Kind, is_equal
 from worker.pace import Pace
 from worker.prove import Proof, Prover
 from worker.repair import refused_before, repair
+from worker.states import readable
 
 _SCAN_COUNT = 1000
 _WINDOW = 500
@@ -158,9 +159,8 @@ class Audit:
         Args:
             holding: whether these came from MongoDB; keys that MongoDB doesn't hold are the second pass's.
         """
-        keys, self._window = self._window[:_WINDOW], self._window[_WINDOW:]
-        if not keys:
-            return
+        size = await readable(self._redis, self._window[:_WINDOW])
+        keys, self._window = self._window[:size], self._window[size:]
         settled = await self._prover.settle(keys)
         proofs = [proof for proof in settled.proofs if not holding or proof.stored is not None]
         proofs = [proof for proof in proofs if proof.key not in self._counted]
