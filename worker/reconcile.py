@@ -41,7 +41,7 @@ class Reconciler:
         self._settings = settings
         self._store = AuditStore(mongo, mapping)
         self._names = Names(mapping.prefix)
-        self._failed = ""
+        self._failing = False
         self._backoff = _POLL
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
 
@@ -58,9 +58,9 @@ class Reconciler:
                 await self._back_off("reconciling crashed; trying again", reasons(errors), exc_info=errors)
 
     async def _back_off(self, event: str, reason: str, **more: Any) -> None:
-        if reason != self._failed:
+        if not self._failing:
             self._log.error(event, reason=reason, **more)
-        self._failed = reason
+        self._failing = True
         await anyio.sleep(self._backoff)
         self._backoff = min(self._backoff * 2, _MAX_BACKOFF)
 
@@ -96,6 +96,7 @@ class Reconciler:
         return "schedule"
 
     async def _sweep(self, reason: str) -> None:
+        await self._redis.delete(self._names.sweep)  # what was asked for until now, this sweep does
         engine = await open_engine(self._redis, self._mapping, self._settings.engine)
         audit = Audit(
             self._redis,
@@ -106,7 +107,7 @@ class Reconciler:
             repairing=True,
         )
         self._say(reason, await audit.run())
-        self._failed, self._backoff = "", _POLL
+        self._failing, self._backoff = False, _POLL
 
     def _say(self, reason: str, report: AuditReport) -> None:
         counts = report.model_dump(include={"compared", "missing", "stale", "ahead", "cold", "repaired", "seconds"})
