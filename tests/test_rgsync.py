@@ -1,9 +1,13 @@
 """What the tutorial's recipe does wrong, done right: one test per row of the comparison in the README."""
 
+import json
+import os
+import sys
 from typing import Any
 
 import pytest
 import redis as redis_py
+from anyio import run_process
 from redis.commands.json.path import Path
 
 from gears.engines import open_engine
@@ -96,3 +100,50 @@ async def test_documents_that_rgsync_left_are_taken_over(stack: Stack, new_id: s
     await stack.set(f"{new_id}-d", {})
     await stack.redis_client.delete(f"todos:{new_id}-d")
     await stored_is(stack, f"{new_id}-d", None)
+
+
+async def test_data_that_rgsync_left_ends_with_zero_drift(own_stack: Stack) -> None:
+    await own_stack.start(own_stack.redis, own_stack.mongo)
+    for document_id, document in {
+        "a": {"id": "a", "x": 1},
+        "5": {"id": 5, "n": 3},
+        "twice": {"id": "twice", "n": 2},
+        "never": {"id": "never", "delivered": True},
+    }.items():
+        await own_stack.set(document_id, document)
+    await own_stack.todos.insert_many(
+        [{"id": "a", "x": 0, "stale": True}, {"id": "twice", "n": 1}, {"id": "twice", "n": 2}]
+        + [{"id": 5, "n": n} for n in (1, 2, 3)]
+        + [{"id": 9, "deleted in Redis": True}]
+    )
+    await own_stack.worker.start(wait=False)
+
+    async def blocked() -> bool:
+        return await own_stack.redis_client.hget("sync:{todos}:worker", "state") == b"blocked"
+
+    await eventually(blocked)
+    await own_stack.todos.delete_one({"id": 9})
+    async for found in own_stack.todos.find({}).sort("_id", -1):  # as the README's script does
+        document_id = str(found["id"])
+        if await own_stack.todos.find_one({"id": document_id, "_id": {"$gt": found["_id"]}}):
+            await own_stack.todos.delete_one({"_id": found["_id"]})
+        else:
+            await own_stack.todos.update_one({"_id": found["_id"]}, {"$set": {"id": document_id}})
+    await own_stack.worker.wait_ready()
+    command = [sys.executable, "-m", "worker", "audit", "--repair", "--json", "--mapping", "todos"]
+    audit = await run_process(command, env=os.environ | own_stack.env, check=False, stderr=None)
+    assert audit.returncode == 0
+    again = json.loads((await run_process(command, env=os.environ | own_stack.env, stderr=None)).stdout)
+    assert {k: again[k] for k in ("compared", "equal", "missing", "stale", "ahead", "cold", "foreign")} == {
+        "compared": 4,
+        "equal": 4,
+        "missing": 0,
+        "stale": 0,
+        "ahead": 0,
+        "cold": 0,
+        "foreign": 0,
+    }
+    assert await own_stack.stored("5") == {"id": "5", "n": 3}
+    assert await own_stack.stored("a") == {"id": "a", "x": 1}
+    assert await own_stack.stored("never") == {"id": "never", "delivered": True}
+    assert await own_stack.todos.count_documents({}) == 4
