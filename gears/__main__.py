@@ -22,7 +22,9 @@ class EngineName(StrEnum):
     """Names of the engines; auto asks the server."""
 
     auto = "auto"
+    gears1 = "gears1"
     gears2 = "gears2"
+    function = "function"
 
 
 EngineOption = Annotated[EngineName | None, typer.Option(help="Which engine; auto asks the server. [env: WT_ENGINE]")]

@@ -23,6 +23,8 @@ class Mapping:
         collection: MongoDB collection.
         id_field: the document's field that holds the id, under a unique index.
         model: import path of a pydantic model that documents must satisfy; None for any JSON object.
+        hold: how long, in seconds, a plain client's reply is kept until its write is committed, where the engine can
+            do that; 0 for not at all.
     """
 
     prefix: str
@@ -30,6 +32,7 @@ class Mapping:
     collection: str
     id_field: str = "id"
     model: str | None = None
+    hold: float = 0.0
 
     def key(self, document_id: str) -> str:
         """The Redis key of the document with this id."""

@@ -1,5 +1,6 @@
 """The configuration of every process, from the environment."""
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,7 +18,7 @@ class Settings(BaseSettings):
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
     mongo_uri: str = Field("mongodb://127.0.0.1:27017", validation_alias="MONGO_URI")
     mappings_text: str = Field("todos=test.todos:id", validation_alias="MAPPINGS")
-    engine: Literal["auto", "gears2"] = Field("auto", validation_alias="WT_ENGINE")
+    engine: Literal["auto", "gears1", "gears2", "function"] = Field("auto", validation_alias="WT_ENGINE")
     commit_timeout: float = Field(5.0, gt=0, validation_alias="WT_COMMIT_TIMEOUT")
     """How long a write waits for MongoDB's confirmation unless the request says otherwise."""
     redis_timeout: float = Field(3.0, ge=1, validation_alias="WT_REDIS_TIMEOUT")
@@ -30,6 +31,10 @@ class Settings(BaseSettings):
     """Most entries in one commit."""
     lease_ttl: float = Field(5.0, ge=1, validation_alias="WT_LEASE_TTL")
     """How long a committer that stopped renewing its lease keeps a standby waiting."""
+    hold: str = Field("all", validation_alias="WT_HOLD")
+    """Whose plain clients are answered when MongoDB has their write (RedisGears 1.x): `all`, `none` or prefixes."""
+    hold_timeout: float = Field(5.0, gt=0, validation_alias="WT_HOLD_TIMEOUT")
+    """How long such a client is kept waiting before it is told that its write is not confirmed."""
     audit_rate: float = Field(0.0, ge=0, validation_alias="WT_AUDIT_RATE")
     """Most documents per second that an audit reads; 0 for no limit."""
     audit_interval: float = Field(3600.0, gt=0, validation_alias="WT_AUDIT_INTERVAL")
@@ -45,4 +50,8 @@ class Settings(BaseSettings):
     @cached_property
     def mappings(self) -> tuple[Mapping, ...]:
         """The parsed `MAPPINGS`."""
-        return parse_mappings(self.mappings_text)
+        return tuple(replace(mapping, hold=self._hold(mapping)) for mapping in parse_mappings(self.mappings_text))
+
+    def _hold(self, mapping: Mapping) -> float:
+        held = self.hold == "all" or mapping.prefix in (prefix.strip() for prefix in self.hold.split(","))
+        return self.hold_timeout if held else 0.0

@@ -144,5 +144,7 @@ class Names:
         """Hash with a time to live: what the committer says of itself."""
         self.channel = f"{self.stream}:committed"
         """Channel: watermark and refusals, published at each commit."""
+        self.own = f"{self.stream}:own"
+        """Channel of the engine `function`: keys whose latest keyspace event needs no entry."""
         self.gone = f"{self.stream}:gone:"
         """Prefix of strings: `<gone><key's id>` holds the entry id of the key's delete."""

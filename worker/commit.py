@@ -171,6 +171,7 @@ class Committer:
         refused_entries = await refuse(self._redis, self._engine, self._store, refusals) if refusals else {}
         refused_entries |= await self._refused_before(entries)
         await self._acknowledge(entries[-1].id, keys.values(), refused_entries)
+        await self._engine.release()
         self._reporter.committed(len(entries), len(refused_entries))
         return len(entries)
 

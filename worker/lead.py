@@ -28,6 +28,7 @@ from gears.stream import Names
 from worker.commit import Committer
 from worker.groups import leaves, reasons
 from worker.lease import Lease
+from worker.listen import Listener
 from worker.reconcile import request_sweep
 from worker.reporter import Reporter
 from worker.supervise import supervise
@@ -79,6 +80,8 @@ class Leader:
                 if await engine.install():
                     await request_sweep(self._redis, engine.names, "the recipe was installed")
                 tasks.start_soon(supervise, engine)
+                if not engine.captures_plain_clients:
+                    tasks.start_soon(Listener(self._redis, engine, timeout=self._settings.redis_timeout).run)
                 await self._prepare(reporter)
                 committer = Committer(
                     self._redis, self._store, engine, lease, reporter, batch_size=self._settings.batch_size

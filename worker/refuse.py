@@ -38,7 +38,7 @@ async def refuse(redis: Redis, engine: Engine, store: Store, refusals: Sequence[
         try:
             document_id = engine.mapping.id_of(refusal.entries.key)
         except Refused:
-            await redis.delete(refusal.entries.key)  # MongoDB can't hold anything under such a key
+            await _delete(redis, refusal.entries.key)  # MongoDB can't hold anything under such a key
         else:
             await _give_back(engine, store, document_id, refusal.seen)
     return entries
@@ -50,6 +50,13 @@ async def restore(engine: Engine, store: Store, checks: Sequence[Verify]) -> Non
     for check in checks:
         if check.seen is not None and held.get(check.document_id, 0) != check.entries.filled_from:
             await _give_back(engine, store, check.document_id, check.seen)
+
+
+async def _delete(redis: Redis, key: bytes) -> None:
+    """Delete a key in a MULTI, since RedisGears 1.x holds a plain DEL until the worker, this one, has committed it."""
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.delete(key)
+        await pipeline.execute()
 
 
 async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes) -> None:

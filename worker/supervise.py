@@ -16,6 +16,7 @@ async def supervise(engine: Engine) -> None:
     log = structlog.get_logger().bind(mapping=engine.mapping.prefix, engine=engine.name)
     failed = ""
     while True:
+        await engine.release()
         try:
             status = await engine.status()
             if status.problem and await engine.install():

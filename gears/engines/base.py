@@ -1,6 +1,7 @@
 """What every engine offers: a recipe that captures, and writes that are captured atomically."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -103,6 +104,8 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    captures_plain_clients: ClassVar[bool] = True
+    """Whether writes of plain Redis clients are captured too; if not, the worker listens for them."""
 
     def __init__(self, redis: Redis, mapping: Mapping) -> None:
         self.redis = redis
@@ -120,6 +123,20 @@ class Engine(ABC):
     @abstractmethod
     async def remove(self) -> bool:
         """Remove the recipe; data and stream stay. Returns whether it was there."""
+
+    async def release(self) -> None:  # noqa: B027 most engines hold nobody
+        """Answer the plain clients whose writes are committed or refused by now.
+
+        Called after each acknowledge and every second. It never fails: whoever is not answered now is at the next call.
+        """
+
+    async def observe(self, events: Sequence[tuple[bytes, str]]) -> None:
+        """Capture what plain clients wrote, where `captures_plain_clients` is false.
+
+        Args:
+            events: keys, each with its latest keyspace event.
+        """
+        raise NotImplementedError(f"{self.name} captures by itself: {len(events)} events")
 
     @abstractmethod
     async def put(self, document_id: str, document: bytes, condition: Condition, *, backlog_limit: int) -> Written:

@@ -3,12 +3,14 @@
 from redis.exceptions import ResponseError
 
 from gears.engines.base import Engine
+from gears.engines.function import Function
+from gears.engines.gears1 import Gears1
 from gears.engines.gears2 import Gears2
 from gears.errors import ConfigError
 from gears.mapping import Mapping
 from gears.redis import Redis
 
-ENGINES: dict[str, type[Engine]] = {Gears2.name: Gears2}
+ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Gears1, Gears2, Function)}
 
 
 async def detect(redis: Redis) -> str:
@@ -26,7 +28,13 @@ async def detect(redis: Redis) -> str:
         raise ConfigError("this Redis has no RedisJSON; load rejson.so, or use Redis Stack or Redis 8")
     if "redisgears_2" in modules:
         return Gears2.name
-    raise ConfigError("this Redis has no RedisGears 2.0; load redisgears.so, or use Redis Stack 7.2 to 7.4")
+    if "rg" in modules:
+        return Gears1.name
+    try:
+        await redis.execute_command("FUNCTION", "STATS")
+    except ResponseError as error:
+        raise ConfigError(f"this Redis has neither RedisGears nor functions ({error}); use Redis 7 or later") from error
+    return Function.name
 
 
 async def open_engine(redis: Redis, mapping: Mapping, name: str = "auto") -> Engine:

@@ -1,0 +1,80 @@
+"""The calls that every recipe answers alike: their arguments and what their replies mean."""
+
+import hashlib
+from abc import abstractmethod
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+from gears.engines.base import Absent, Any_, Condition, Engine, Equals, Present, Written
+from gears.errors import BacklogFull, ForeignKey, PreconditionFailed
+from gears.stream import EntryId
+
+
+class CallEngine(Engine):
+    """An engine whose writes are calls of `put`, `remove`, `fill` and `roll_back` inside Redis."""
+
+    @cached_property
+    def library(self) -> str:
+        """The recipe's name in Redis: the prefix with all but letters and digits spelled as hex."""
+        spelled = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}" for c in self.mapping.prefix)
+        return f"writethrough_{spelled}"
+
+    async def put(self, document_id: str, document: bytes, condition: Condition, *, backlog_limit: int) -> Written:
+        return _written(
+            await self._call("put", document_id, document, *_condition(condition), backlog_limit), condition
+        )
+
+    async def delete(self, document_id: str, condition: Condition, *, backlog_limit: int) -> Written:
+        return _written(await self._call("remove", document_id, *_condition(condition), backlog_limit), condition)
+
+    async def fill(self, document_id: str, document: bytes, *, version: int, age_limit: EntryId) -> bytes | None:
+        at = str(EntryId.of_version(version))  # for recipes in a language without 64-bit integers
+        filled: bytes | None = await self._call("fill", document_id, document, version, age_limit.ms, at)
+        return filled
+
+    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId) -> bool:
+        done = await self._call("restore", document_id, document or b"", str(since))
+        return bool(done == b"1")
+
+    async def roll_back(self, document_id: str, seen: bytes, document: bytes | None, *, version: int) -> bool:
+        done = await self._call("roll_back", document_id, seen, document or b"", version)
+        return bool(done == b"1")
+
+    @abstractmethod
+    async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
+        """Run one of the recipe's functions on a key; raises as `Engine` says."""
+
+
+def recipe(name: str) -> str:
+    """The text of a recipe."""
+    return files("gears.recipes").joinpath(name).read_text("utf-8")
+
+
+def version_of_recipe(code: str, config: str) -> str:
+    """What changes whenever a recipe or its configuration does."""
+    return hashlib.sha256(code.encode() + config.encode()).hexdigest()[:12]
+
+
+def _condition(condition: Condition) -> tuple[str, bytes]:
+    match condition:
+        case Any_():
+            return "any", b""
+        case Absent():
+            return "absent", b""
+        case Present():
+            return "present", b""
+        case Equals(document):
+            return "equals", document
+
+
+def _written(reply: list[bytes], condition: Condition) -> Written:
+    match reply:
+        case [b"ok", entry_id, existed, document]:
+            return Written(EntryId.parse(entry_id), existed == b"1", document)
+        case [b"foreign"]:
+            raise ForeignKey("the key holds another type than a JSON document; rename or delete it in Redis")
+        case [b"backlog"]:
+            raise BacklogFull("too many writes wait for MongoDB")
+        case _:
+            raise PreconditionFailed(f"the key is not as asked for: {condition}")

@@ -1,0 +1,149 @@
+"""RedisGears 1.x: a Python session per mapping, sent with RG.PYEXECUTE."""
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+import structlog
+from pydantic_core import from_json
+from redis.exceptions import RedisError, ResponseError
+
+from gears.engines.base import CaptureStatus
+from gears.engines.calls import CallEngine, recipe, version_of_recipe
+from gears.errors import CaptureMissing, ConfigError, RedisRefused
+from gears.redis import AWAY, send_once
+from gears.stream import DELETE_EVENTS, EVENTS, GONE_TTL
+
+log = structlog.get_logger()
+
+HELD_COMMANDS = (
+    *("json.set", "json.mset", "json.merge", "json.del", "json.forget", "json.clear", "json.numincrby"),
+    *("json.nummultby", "del", "unlink", "rename", "renamenx", "copy"),
+)
+"""Commands of plain clients that are answered when their writes are committed; others are captured only."""
+
+_MISSING = "subcommand not found"
+
+_QUEUED = "writethrough_queued"
+"""The session that all mappings share: it takes the commands of a MULTI."""
+
+_INSTALLING = "sync:installing"
+"""A lock: RedisGears ends the whole server when one session is replaced twice at a time."""
+
+
+class Gears1(CallEngine):
+    """See `Engine`; the trigger that is called here is registered by `recipes/gears1.py`."""
+
+    name: ClassVar[str] = "gears1"
+
+    @cached_property
+    def _code(self) -> str:
+        return recipe("gears1_writes.py") + recipe("gears1.py")
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "name": self.library,
+            "prefix": self.mapping.prefix,
+            "stream": self.names.stream,
+            "watermark": self.names.watermark,
+            "refused": self.names.refused,
+            "gone": self.names.gone,
+            "events": sorted(EVENTS),
+            "deletes": sorted(DELETE_EVENTS),
+            "fill_age_ms": GONE_TTL * 500,
+            "hold": list(HELD_COMMANDS) if self.mapping.hold else [],
+            "hold_seconds": self.mapping.hold,
+        }
+        return {"version": version_of_recipe(self._code, repr(config))} | config
+
+    @cached_property
+    def _queued_config(self) -> dict[str, Any]:
+        config = {"queued": list(HELD_COMMANDS)}
+        return {"version": version_of_recipe(self._code, repr(config))} | config
+
+    async def install(self) -> bool:
+        if self.redis.connection_pool.connection_kwargs.get("db"):
+            raise ConfigError("RedisGears 1.x works in database 0 only; leave the database out of REDIS_URL")
+        async with self.redis.lock(_INSTALLING, timeout=10, blocking_timeout=10):
+            return await self._install()
+
+    async def _install(self) -> bool:
+        status = await self.status()
+        if status.working:
+            return False
+        if self.mapping.hold and await self._queued_version() != self._queued_config["version"]:
+            await self._execute(_QUEUED, self._queued_config)
+        if status.installed:
+            await self._trigger("close")
+        await self._execute(self.library, self._config)
+        return True
+
+    async def status(self) -> CaptureStatus:
+        expected = self._config["version"]
+        try:
+            said = from_json(await self._trigger("status"))
+        except ResponseError as error:
+            if _MISSING not in str(error):
+                raise
+            return CaptureStatus(self.name, installed=False, version=None, expected=expected)
+        session = await self._session(self.library)
+        complete = len(session.get("registrations", [])) == said["registrations"]
+        queued = not self.mapping.hold or await self._queued_version() == self._queued_config["version"]
+        return CaptureStatus(
+            self.name,
+            installed=complete and queued,
+            version=said["version"],
+            expected=expected,
+            captured=said["captured"],
+            failures=said["failures"],
+            last_error=said["last_error"] or None,
+        )
+
+    async def remove(self) -> bool:
+        registrations = (await self._session(self.library)).get("registrations", [])
+        for registration in registrations:
+            await self.redis.execute_command("RG.UNREGISTER", registration)
+        return bool(registrations)
+
+    async def release(self) -> None:
+        if not self.mapping.hold:
+            return
+        try:
+            await self._trigger("release")
+        except (*AWAY, RedisError) as error:
+            log.warning("could not release held clients; they are at the next commit", error=str(error))
+
+    async def _trigger(self, verb: str) -> Any:
+        [answer] = await self.redis.execute_command("RG.TRIGGER", self.library, verb)
+        return answer
+
+    async def _queued_version(self) -> str | None:
+        description = (await self._session(_QUEUED)).get("sessionDescription")
+        return description.decode() if description else None
+
+    async def _session(self, name: str) -> dict[str, Any]:
+        [session] = await self.redis.execute_command("RG.PYDUMPSESSIONS", "SESSIONS", name)
+        if not isinstance(session, list):
+            return {}
+        return {key.decode(): value for key, value in zip(session[::2], session[1::2], strict=True)}
+
+    async def _execute(self, session: str, config: dict[str, Any]) -> None:
+        code = f"CONFIG = {config!r}\n{self._code}"
+        options = ("ID", session, "DESCRIPTION", config["version"], "UPGRADE")
+        await self.redis.execute_command("RG.PYEXECUTE", code, *options)
+
+    async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
+        key = self.mapping.key(document_id)
+        try:
+            [answer] = await send_once(self.redis, "RG.TRIGGER", self.library, function, key, *args)
+            if isinstance(answer, ResponseError):
+                raise answer
+        except ResponseError as error:
+            if _MISSING in str(error):
+                raise CaptureMissing(
+                    f"the write-through recipe for {self.mapping.prefix!r} is not installed"
+                ) from error
+            raise RedisRefused(str(error)) from error
+        if function in ("put", "remove"):
+            return answer
+        return answer[0] if answer else None

@@ -1,0 +1,168 @@
+-- The write-through library for Redis 7 and later, or Valkey, without Gears: one per mapping.
+--
+-- The functions that write add their entry themselves, before the write: an entry too many is harmless, one too few is
+-- not. What plain clients write, the worker learns from keyspace notifications and hands to `observe`.
+--
+-- Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
+-- from those that survived it.
+--
+-- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, gone, own, start,
+-- deletes, fill_age_ms}`.
+
+local JSON_TYPE = 'ReJSON-RL'
+local MOST_SEARCHED = 200
+
+local run
+
+-- Adds an entry; returns its id.
+local function add(key, event, ...)
+    if not run then run = string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)') end
+    return redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', run, ...)
+end
+
+local function kind(key)
+    return redis.call('TYPE', key)['ok']
+end
+
+local function gone(key)
+    return config.gone .. string.sub(key, config.start)
+end
+
+local function current(key)
+    return redis.call('JSON.GET', key) or ''
+end
+
+-- Tells whoever listens to keyspace events that the latest one of this key was ours.
+local function own(key)
+    redis.call('PUBLISH', config.own, key)
+end
+
+-- Brings the key to this state; returns Redis's error, if any.
+local function set(key, document)
+    if document == '' then
+        if redis.call('DEL', key) == 1 then own(key) end
+        return
+    end
+    local reply = redis.pcall('JSON.SET', key, '$', document)
+    if reply['err'] then return reply end
+    own(key)
+end
+
+-- What keeps a write from being made: a word for the caller, or nil.
+local function obstacle(key, condition, expected, limit)
+    local found = kind(key)
+    if found ~= 'none' and found ~= JSON_TYPE then return 'foreign' end
+    local present = found == JSON_TYPE
+    if condition == 'absent' and present then return 'failed' end
+    if condition == 'present' and not present then return 'failed' end
+    if condition == 'equals' and (not present or current(key) ~= expected) then return 'failed' end
+    if redis.call('XLEN', config.stream) >= tonumber(limit) then return 'backlog' end
+end
+
+-- Entries after `since` that tell of a write to the key, other than fills.
+local function written_since(key, since)
+    for _, entry in ipairs(redis.call('XRANGE', config.stream, '(' .. since, '+')) do
+        local fields = {}
+        for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+        if fields['k'] == key and fields['e'] ~= 'fill' then return true end
+    end
+    return false
+end
+
+-- Whether a write to the key may wait to be committed: what MongoDB holds is not its present state then.
+local function maybe_pending(key)
+    return redis.call('XLEN', config.stream) > MOST_SEARCHED or written_since(key, '0-0')
+end
+
+-- Whether the version of one entry id is above that of another: milliseconds and 20 bits of sequence, with carry.
+local function above(id, other)
+    local function split(text)
+        local ms, seq = string.match(text, '^(%d+)-(%d+)$')
+        return ms + math.floor(seq / 1048576), seq % 1048576
+    end
+    local ms, seq = split(id)
+    local other_ms, other_seq = split(other)
+    return ms > other_ms or (ms == other_ms and seq > other_seq)
+end
+
+local function put(key, document, condition, expected, limit)
+    local word = obstacle(key, condition, expected, limit)
+    if word then return {word} end
+    local existed = redis.call('EXISTS', key)
+    local id = add(key, 'json.set')
+    local failure = set(key, document)
+    if failure then
+        redis.call('XDEL', config.stream, id)
+        return failure
+    end
+    return {'ok', id, tostring(existed), current(key)}
+end
+
+local function remove(key, condition, expected, limit)
+    local word = obstacle(key, condition, expected, limit)
+    if word then return {word} end
+    local existed = redis.call('EXISTS', key)
+    local id = add(key, 'del')
+    redis.call('SET', gone(key), id)
+    set(key, '')
+    return {'ok', id, tostring(existed), ''}
+end
+
+local function fill(key, document, version, since, at)
+    if redis.call('EXISTS', key) == 1 or maybe_pending(key) then return false end
+    local now = redis.call('TIME')
+    if now[1] * 1000 + now[2] / 1000 - since > config.fill_age_ms then return false end
+    local mark = redis.call('GET', gone(key))
+    if mark and above(mark, at) then return false end
+    local id = add(key, 'fill', 'v', version)
+    local failure = set(key, document)
+    if failure then
+        redis.call('XDEL', config.stream, id)
+        return failure
+    end
+    return current(key)
+end
+
+local function roll_back(key, seen, document, version)
+    if kind(key) ~= JSON_TYPE or current(key) ~= seen then return '0' end
+    add(key, 'fill', 'v', version)
+    return set(key, document) or '1'
+end
+
+local function restore(key, document, since)
+    local found = kind(key)
+    if (found ~= 'none' and found ~= JSON_TYPE) or written_since(key, since) then return '0' end
+    return set(key, document) or '1'
+end
+
+-- Adds an entry for each key that a plain client wrote; pairs of key and its latest event.
+local function observe(...)
+    local events = {...}
+    for i = 1, #events, 2 do
+        local key, event = events[i], events[i + 1]
+        local found = kind(key)
+        if found == JSON_TYPE or found == 'none' then
+            local id = add(key, event)
+            if found == 'none' and config.deletes[event] then redis.call('SET', gone(key), id) end
+        end
+    end
+end
+
+local function register(name, write, ...)
+    redis.register_function{
+        function_name = config.library .. '_' .. name,
+        callback = function(keys, args)
+            if keys[1] then return write(keys[1], unpack(args)) end
+            return write(unpack(args))
+        end,
+        description = config.version,
+        flags = {...},
+    }
+end
+
+register('put', put)
+register('remove', remove, 'allow-oom')
+register('fill', fill)
+register('roll_back', roll_back, 'allow-oom')
+register('restore', restore)
+register('observe', observe, 'allow-oom')

@@ -1,0 +1,288 @@
+# ruff: noqa: F821, BLE001, B023
+# mypy: ignore-errors
+"""The write-through recipe for RedisGears 1.x: Python 3.7, sent with RG.PYEXECUTE, one session per mapping.
+
+`capture` runs inside every write to a key of the mapping, in its atomic unit, and adds an entry to the sync stream.
+`hold` stands in for a plain client's command: it runs the command and keeps the reply until the worker's
+`RG.TRIGGER <name> release` finds the entries committed, or until time is up, worker or no worker.
+
+RedisGears pickles each function by itself, so what they share hangs on a module of its own, made when first needed.
+How RedisGears 1.2 behaves, and why this is built around it:
+- Hooks of its KeysReader (`commands=`) end the whole server when a MULTI holds two hooked commands, so this one uses
+  CommandReader hooks. These, in a MULTI, hand the first queued command to the hook of the last one queued, and the
+  others to a trigger of the command's name, whose reply comes as an array of one: hence the look at `args[0]`, and
+  `register_queued`.
+- A reply passes through Python: nil can't be given back, so it becomes an error, and commands whose replies hold nil
+  in the normal course (JSON.ARRPOP, JSON.STRAPPEND, ...) are captured but not held.
+- `call_next` has a flaw of its own: see `original`.
+- Nothing can be held inside MULTI or a script: `isAsyncAllow()`.
+- Commands that it runs for a hook or a trigger are let through by Redis also on a replica and without memory left, so
+  the recipe asks itself: `prevented`.
+
+A line `CONFIG = {...}` and `gears1_writes.py` stand before this text. CONFIG is either {version, queued}, or {name,
+version, prefix, stream, watermark, refused, gone, events, deletes, fill_age_ms, hold, hold_seconds}; `queued` and
+`hold` are the commands whose clients are held.
+"""
+
+import ctypes
+import json
+import sys
+import threading
+import time
+from collections import namedtuple
+
+APPEARS = ("rename_to", "copy_to", "restore", "move_to")
+ALLOWED_OOM = ("json.del", "json.forget", "json.clear", "del", "unlink", "rename", "renamenx")
+WRITES = {"put": put, "remove": remove, "fill": fill, "roll_back": roll_back, "restore": restore}
+ALLOWED_OOM_WRITES = ("remove", "roll_back")
+TICK = 0.05
+CLOSED_SECONDS = 2
+
+NOTHING = "ERR writethrough: nothing was written, the NX or XX condition or the path does not apply"
+LATE = "ERR writethrough: not confirmed within {:g} s; the write is in Redis and queued for MongoDB"
+CLOSED = "ERR writethrough: not confirmed, the recipe is being replaced; the write is in Redis and queued for MongoDB"
+REFUSED = "ERR writethrough: refused: {}"
+UNCAPTURED = "ERR writethrough: written to Redis, but it could not be queued for MongoDB: {}"
+
+Held = namedtuple("Held", "last entries deadline future reply")
+"""A client that waits: its newest entry as numbers, all its entries, when time is up, its future, its reply."""
+
+
+def number(entry):
+    """An entry's id as numbers, ordered as Redis orders entries."""
+    ms, _, seq = entry.partition("-")
+    return int(ms), int(seq)
+
+
+def failure(reason):
+    """An error reply; ASCII, since RedisGears reads it while it doesn't hold Python's lock."""
+    return "-" + str(reason).encode("ascii", "backslashreplace").decode()
+
+
+def original(arguments):
+    """Run the command that is hooked.
+
+    `call_next` drops a reference to its arguments that it doesn't own (in all of 1.2), which sooner or later ends the
+    server; so they are kept alive meanwhile, and what is missing afterwards is given back.
+    """
+    arguments = tuple(arguments)
+    kept = [arguments, arguments]
+    before = sys.getrefcount(arguments)
+    try:
+        return call_next(*arguments)
+    finally:
+        if sys.getrefcount(arguments) < before:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(arguments))
+        kept.clear()
+
+
+def relay(reply):
+    """A command's reply in the form in which RedisGears passes it on as it was."""
+    if reply is None:
+        return failure(NOTHING)
+    if reply == "OK":
+        return "+OK"
+    if isinstance(reply, int):
+        return reply
+    return reply.encode() if isinstance(reply, str) else bytes(reply)
+
+
+def take(held, due):
+    """Remove and return, from the oldest on, those that are due."""
+    taken = []
+    while held and due(held[0]):
+        taken.append(held.popleft())
+    return taken
+
+
+def verdict(item, refused):
+    """The reply of a client whose entries are settled, given the reasons of refused entries."""
+    for entry in item.entries:
+        if entry in refused:
+            return failure(REFUSED.format(" ".join(refused[entry].split())))
+    return item.reply
+
+
+def capture(record):
+    """Add an entry for a write; for a delete, leave its mark too."""
+    state = shared()
+    if state.muted:
+        return
+    key, event = record["key"], record["event"]
+    try:
+        if event in APPEARS and execute("TYPE", key) != JSON_TYPE:
+            return
+        entry = add(key, event)
+        if event in CONFIG["deletes"] and execute("EXISTS", key) == 0:
+            execute("SET", gone(key), entry)
+    except Exception as error:
+        state.failures += 1
+        state.failure = str(error)
+        raise
+    state.captured += 1
+    if state.entries is not None:
+        state.entries.append(entry)
+
+
+def holder(command):
+    """The function that stands in for `command`."""
+
+    def hold(args):
+        if args[0] == CONFIG["name"]:
+            return control(args)
+        if args[0].lower() != command:
+            return rerun(args)
+        reason = prevented(allow_oom=command in ALLOWED_OOM)
+        if reason:
+            return failure(reason)
+        state = shared()
+        outer, state.entries = state.entries, []
+        failures = state.failures
+        try:
+            reply = relay(original(args[1:]))
+        except Exception as error:
+            return failure(error)
+        finally:
+            entries, state.entries = state.entries, outer
+        if state.failures != failures:
+            return failure(UNCAPTURED.format(state.failure))
+        if not entries or not isAsyncAllow():
+            return reply
+        now = time.monotonic()
+        if now < state.closed_until:
+            return failure(CLOSED)
+        future = gearsFuture()
+        with state.lock:
+            state.held.append(Held(number(entries[-1]), entries, now + CONFIG["hold_seconds"], future, reply))
+            if not state.watched:
+                state.watched = True
+                threading.Thread(target=watch, daemon=True).start()
+        return future
+
+    return hold
+
+
+def rerun(args):
+    """Run a command that was queued in a MULTI; its own hook comes in again on the way."""
+    try:
+        return relay(execute(*args))
+    except Exception as error:
+        return failure(error)
+
+
+def watch():
+    """Let go those whose time is up, for as long as anybody waits."""
+    state = shared()
+    watching = True
+    while watching:
+        time.sleep(TICK)
+        now = time.monotonic()
+        with state.lock:
+            late = take(state.held, lambda item: item.deadline <= now)
+            watching = state.watched = bool(state.held)
+        for item in late:
+            item.future.continueRun(failure(LATE.format(CONFIG["hold_seconds"])))
+
+
+def release():
+    """Let go those whose entries are committed or refused, by what the worker wrote into Redis; return how many."""
+    state = shared()
+    if not state.held:
+        return 0
+    watermark = number(execute("GET", CONFIG["watermark"]) or "0-0")
+    with state.lock:
+        settled = take(state.held, lambda item: item.last <= watermark)
+    if settled:
+        first, last = number(settled[0].entries[0])[0], settled[-1].last[0]
+        refused = dict(r.split(" ", 1) for r in execute("ZRANGEBYSCORE", CONFIG["refused"], first, last))
+        for item in settled:
+            item.future.continueRun(verdict(item, refused))
+    return len(settled)
+
+
+def close():
+    """Let all go unconfirmed, and hold nobody for a moment, since replacing the recipe drops those it holds."""
+    state = shared()
+    state.closed_until = time.monotonic() + CLOSED_SECONDS
+    with state.lock:
+        dropped = take(state.held, lambda item: True)
+    for item in dropped:
+        item.future.continueRun(failure(CLOSED))
+    return len(dropped)
+
+
+def control(args):
+    """`RG.TRIGGER <name> <verb> ...`: release, close, status, or one of the writes."""
+    verb = args[1]
+    if verb in WRITES:
+        return write(verb, args[2:])
+    if verb == "release":
+        return release()
+    if verb == "close":
+        return close()
+    state = shared()
+    return json.dumps(
+        {
+            "version": CONFIG["version"],
+            "registrations": CONFIG["registrations"],
+            "captured": state.captured,
+            "failures": state.failures,
+            "last_error": state.failure,
+            "held": len(state.held),
+        }
+    )
+
+
+def write(verb, args):
+    """One of the writes; its reply as bytes, which RedisGears passes on as they are."""
+    reason = prevented(allow_oom=verb in ALLOWED_OOM_WRITES)
+    if reason:
+        return failure(reason)
+    try:
+        return [part.encode() for part in WRITES[verb](*args)]
+    except Exception as error:
+        return failure(error)
+
+
+def on_command(function, **what):
+    """Register a function for a command or a trigger."""
+    GB("CommandReader", desc="writethrough").map(function).register(
+        mode="sync", convertToStr=False, collect=False, **what
+    )
+
+
+def known(commands):
+    """Those of these commands that this server has."""
+    return [command for command in commands if execute("COMMAND", "INFO", command)[0] is not None]
+
+
+def register_queued():
+    """Take the commands of a MULTI that RedisGears looks up by name."""
+    for command in CONFIG["queued"]:
+        on_command(rerun, trigger=command)
+        on_command(rerun, trigger=command.upper())
+
+
+def register_mapping():
+    """Capture, hold, and listen to the worker."""
+    state = shared()
+    state.failures, state.closed_until = 0, 0.0  # of this version before it was registered again
+    hooked = known(CONFIG["hold"])
+    CONFIG["registrations"] = len(hooked) + 2
+    GB("KeysReader", desc="writethrough").foreach(capture).register(
+        prefix=CONFIG["prefix"] + ":*",
+        mode="sync",
+        readValue=False,
+        eventTypes=CONFIG["events"],
+        convertToStr=False,
+        collect=False,
+    )
+    for command in hooked:
+        on_command(holder(command), hook=command, keyprefix=CONFIG["prefix"] + ":")
+    on_command(control, trigger=CONFIG["name"])
+
+
+if "queued" in CONFIG:
+    register_queued()
+else:
+    register_mapping()

@@ -1,0 +1,182 @@
+# ruff: noqa: B905, F821
+# mypy: ignore-errors
+"""The writes of the API and the worker on RedisGears 1.x; this text stands before that of `gears1.py`.
+
+They are Python and no script, because Redis before 7.0 corrupts its memory when a script calls a command that a module
+hooks. Their own writes aren't captured: they add their entry themselves, before the write, since an entry too many is
+harmless and one too few is not.
+"""
+
+import re
+import sys
+import threading
+import time
+import types
+from collections import deque
+
+JSON_TYPE = "ReJSON-RL"
+MOST_SEARCHED = 200
+SAMPLE_SECONDS = 0.1
+
+READ_ONLY = "READONLY You can't write against a read only replica."
+OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."
+
+
+def shared():
+    """What the functions of this session share; empty again after a restart of Redis."""
+    name = "{name}_{version}".format(**CONFIG)
+    module = sys.modules.get(name)
+    if module is None:
+        module = types.ModuleType(name)
+        module.lock = threading.Lock()
+        module.held = deque()  # oldest entry first, which is also the nearest deadline first
+        module.watched = False
+        module.closed_until = 0.0
+        module.entries = None  # those captured by the command that `hold` runs now
+        module.muted = False  # while a function here writes
+        module.captured = module.failures = 0
+        module.failure = ""
+        module.run = None
+        module.replica = module.full = False
+        module.sampled = 0.0
+        sys.modules[name] = module
+    return module
+
+
+def add(key, event, *more):
+    """Add an entry, with the run of the server, by which writes made since a restart can be told; return its id."""
+    state = shared()
+    if state.run is None:
+        state.run = re.search(r"run_id:(\w{8})", execute("INFO", "server")).group(1)
+    return execute("XADD", CONFIG["stream"], "*", "k", key, "e", event, "r", state.run, *more)
+
+
+def prevented(allow_oom=False):
+    """Why Redis takes no writes, or None: commands that RedisGears runs are not asked this by Redis."""
+    state = shared()
+    now = time.monotonic()
+    if now >= state.sampled + SAMPLE_SECONDS:
+        state.sampled = now
+        state.replica = execute("ROLE")[0] != "master"
+        memory = dict(line.split(":", 1) for line in execute("INFO", "memory").splitlines() if ":" in line)
+        limited = memory.get("maxmemory_policy") == "noeviction" and int(memory["maxmemory"]) > 0
+        state.full = limited and int(memory["used_memory"]) > int(memory["maxmemory"])
+    if state.replica:
+        return READ_ONLY
+    return OUT_OF_MEMORY if state.full and not allow_oom else None
+
+
+def gone(key):
+    """The name of the mark of a key's delete."""
+    start = len(CONFIG["prefix"]) + 1
+    return (CONFIG["gone"] if isinstance(key, str) else CONFIG["gone"].encode()) + key[start:]
+
+
+def current(key):
+    """The document's text; empty for none."""
+    return execute("JSON.GET", key) or ""
+
+
+def bring(key, document):
+    """Give the key this document, or delete it, without its being captured."""
+    state = shared()
+    state.muted = True
+    try:
+        if document:
+            execute("JSON.SET", key, "$", document)
+        else:
+            execute("DEL", key)
+    finally:
+        state.muted = False
+
+
+def obstacle(key, condition, expected, limit):
+    """What keeps a write from being made: a word for the caller, or None."""
+    kind = execute("TYPE", key)
+    if kind not in ("none", JSON_TYPE):
+        return "foreign"
+    present = kind == JSON_TYPE
+    if condition == "absent" and present:
+        return "failed"
+    if condition == "present" and not present:
+        return "failed"
+    if condition == "equals" and not (present and current(key) == expected):
+        return "failed"
+    return "backlog" if execute("XLEN", CONFIG["stream"]) >= int(limit) else None
+
+
+def written_since(key, since):
+    """Whether entries after `since` tell of a write to the key; fills are none."""
+    for _, flat in execute("XRANGE", CONFIG["stream"], "(" + since, "+"):
+        fields = dict(zip(flat[::2], flat[1::2]))
+        if fields.get("k") == key and fields.get("e") != "fill":
+            return True
+    return False
+
+
+def version(entry):
+    """The version that an entry's id stands for."""
+    ms, _, seq = entry.partition("-")
+    return (int(ms) << 20) + int(seq)
+
+
+def put(key, document, condition, expected, limit):
+    """Store a document and capture it."""
+    word = obstacle(key, condition, expected, limit)
+    if word:
+        return [word]
+    existed = execute("EXISTS", key)
+    entry = add(key, "json.set")
+    try:
+        bring(key, document)
+    except Exception:
+        execute("XDEL", CONFIG["stream"], entry)
+        raise
+    return ["ok", entry, str(existed), current(key)]
+
+
+def remove(key, condition, expected, limit):
+    """Delete a key and capture it, also a key that only MongoDB holds."""
+    word = obstacle(key, condition, expected, limit)
+    if word:
+        return [word]
+    existed = execute("EXISTS", key)
+    entry = add(key, "del")
+    execute("SET", gone(key), entry)
+    bring(key, "")
+    return ["ok", entry, str(existed), ""]
+
+
+def fill(key, document, filled_from, since, at):
+    """Give Redis what MongoDB holds."""
+    if execute("EXISTS", key) or execute("XLEN", CONFIG["stream"]) > MOST_SEARCHED or written_since(key, "0-0"):
+        return []
+    if time.time() * 1000 - float(since) > CONFIG["fill_age_ms"]:
+        return []
+    mark = execute("GET", gone(key))
+    if mark and version(mark) > int(filled_from):
+        return []
+    entry = add(key, "fill", "v", filled_from)
+    try:
+        bring(key, document)
+    except Exception:
+        execute("XDEL", CONFIG["stream"], entry)
+        raise
+    return [current(key)]
+
+
+def roll_back(key, seen, document, filled_from):
+    """Give Redis back what MongoDB holds, after a refusal."""
+    if execute("TYPE", key) != JSON_TYPE or current(key) != seen:
+        return ["0"]
+    add(key, "fill", "v", filled_from)
+    bring(key, document)
+    return ["1"]
+
+
+def restore(key, document, since):
+    """Give Redis what it lost, uncaptured."""
+    if execute("TYPE", key) not in ("none", JSON_TYPE) or written_since(key, since):
+        return ["0"]
+    bring(key, document)
+    return ["1"]
