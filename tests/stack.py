@@ -135,12 +135,19 @@ class Stack:
 
     Args:
         folder: where its data and logs go.
+        redis_port: the port of Redis; a free one by default.
         env: settings beside the usual ones.
     """
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, *, redis_port: int | None = None, **env: str) -> None:
         self.folder = folder
-        self.setup = Setup(host=LOOPBACK, port=free_port(), redis_port=free_port(), mongo_port=free_port(), data=folder)
+        self.setup = Setup(
+            host=LOOPBACK,
+            port=free_port(),
+            redis_port=redis_port or free_port(),
+            mongo_port=free_port(),
+            data=folder,
+        )
         (folder / "redis").mkdir(parents=True, exist_ok=True)
         self.redis_url, self.mongo_uri = self.setup.redis_url, self.setup.mongo_uri
         self.env = {"REDIS_URL": self.redis_url, "MONGO_URI": self.mongo_uri, "MAPPINGS": MAPPINGS} | env

@@ -1,0 +1,320 @@
+"""What every engine does alike, on every kind of server that has one."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from typing import Any
+
+import anyio
+import pytest
+import pytest_asyncio
+from redis.exceptions import ResponseError
+
+from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
+from gears.engines.detect import detect
+from gears.errors import BacklogFull, CaptureMissing, ForeignKey, PreconditionFailed, RedisRefused
+from gears.mapping import Mapping
+from gears.redis import connect, server_run
+from gears.stream import GONE_TTL, EntryId, Names
+from tests.engines import ALL_KINDS, KindStack
+from tests.stack import eventually
+
+NAMES = Names("todos")
+LIMIT = 1000
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=ALL_KINDS)
+async def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KindStack]:
+    """A server of this kind, MongoDB and, unless a test stops it, a worker."""
+    stack = KindStack(tmp_path_factory.mktemp("kind"), request.param)
+    try:
+        await stack.start_redis()
+        await stack.start(stack.mongo)
+        yield stack
+    finally:
+        await stack.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def engine(system: KindStack) -> AsyncIterator[Engine]:
+    """The engine that this server is found to have, its recipe installed, nobody committing."""
+    if system.worker.running:
+        await system.worker.stop()
+    await system.redis_client.flushall()
+    async with connect(system.redis_url, timeout=5) as redis:
+        engine = await open_engine(redis, Mapping("todos", "test", "todos"))
+        await engine.install()
+        yield engine
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def working(system: KindStack) -> KindStack:
+    """The system with a worker that commits."""
+    if not system.worker.running:
+        await system.worker.start()
+    return system
+
+
+async def entries(engine: Engine) -> list[dict[str, Any]]:
+    found: Any = await engine.redis.xrange(NAMES.stream)
+    return [{k.decode(): v.decode() for k, v in fields.items() if k != b"r"} for _, fields in found]
+
+
+async def now(engine: Engine) -> EntryId:
+    seconds, _ = await engine.redis.time()
+    return EntryId(seconds * 1000, 0)
+
+
+async def put(engine: Engine, document_id: str, document: object) -> EntryId:
+    written = await engine.put(document_id, json.dumps(document).encode(), Any_(), backlog_limit=LIMIT)
+    return written.id
+
+
+async def get(engine: Engine, document_id: str) -> Any:
+    text = await engine.redis.execute_command("JSON.GET", engine.mapping.key(document_id))
+    return None if text is None else json.loads(text)
+
+
+async def test_the_server_is_found_to_have_this_engine(system: KindStack, engine: Engine) -> None:
+    assert await detect(engine.redis) == system.kind.engine == engine.name
+
+
+async def test_installing_again_changes_nothing(engine: Engine) -> None:
+    assert (await engine.status()).working
+    assert not await engine.install()
+    assert (await engine.status()).working
+
+
+async def test_a_write_without_the_recipe_is_not_made(engine: Engine) -> None:
+    assert await engine.remove()
+    status = await engine.status()
+    assert not status.installed
+    assert "python -m gears install" in str(status.problem)
+    with pytest.raises(CaptureMissing):
+        await put(engine, "1", {})
+    assert not await engine.redis.exists("todos:1")
+    assert not await engine.remove()
+    assert await engine.install()
+    await put(engine, "1", {})
+
+
+async def test_put_stores_the_document_and_adds_one_entry(engine: Engine) -> None:
+    first = await engine.put("1", b'{"a": -5}', Absent(), backlog_limit=LIMIT)
+    assert (first.existed, json.loads(first.document)) == (False, {"a": -5})
+    second = await engine.put("1", '{"ä": "😀 it\'s"}'.encode(), Equals(first.document), backlog_limit=LIMIT)
+    assert (second.existed, json.loads(second.document)) == (True, {"ä": "😀 it's"})
+    assert second.id > first.id
+    assert await entries(engine) == [{"k": "todos:1", "e": "json.set"}] * 2
+    reply: Any = await engine.redis.xrevrange(NAMES.stream, count=1)
+    [(newest, fields)] = reply
+    assert EntryId.parse(newest) == second.id
+    assert fields[b"r"] == await server_run(engine.redis)
+
+
+@pytest.mark.parametrize("condition", [Present(), Equals(b"{}")])
+async def test_put_asks_for_a_key_that_is_there(engine: Engine, condition: Present | Equals) -> None:
+    with pytest.raises(PreconditionFailed):
+        await engine.put("1", b"{}", condition, backlog_limit=LIMIT)
+    assert await entries(engine) == []
+
+
+@pytest.mark.parametrize("condition", [Absent(), Equals(b"{}")])
+async def test_put_asks_for_a_key_that_is_absent_or_as_it_was(engine: Engine, condition: Absent | Equals) -> None:
+    await put(engine, "1", {"a": 1})
+    with pytest.raises(PreconditionFailed):
+        await engine.put("1", b"{}", condition, backlog_limit=LIMIT)
+    assert await get(engine, "1") == {"a": 1}
+
+
+async def test_a_document_that_redis_refuses_leaves_no_trace(engine: Engine) -> None:
+    with pytest.raises(RedisRefused):
+        await engine.put("1", b"{no JSON", Any_(), backlog_limit=LIMIT)
+    assert await entries(engine) == []
+    assert not await engine.redis.exists("todos:1")
+
+
+async def test_a_key_of_another_type_is_left_alone(engine: Engine) -> None:
+    await engine.redis.set("todos:1", "mine")
+    with pytest.raises(ForeignKey):
+        await put(engine, "1", {})
+    with pytest.raises(ForeignKey):
+        await engine.delete("1", Any_(), backlog_limit=LIMIT)
+    assert await engine.redis.get("todos:1") == b"mine"
+
+
+async def test_a_full_backlog_takes_no_more(engine: Engine) -> None:
+    await put(engine, "1", {})
+    with pytest.raises(BacklogFull):
+        await engine.put("2", b"{}", Any_(), backlog_limit=1)
+    with pytest.raises(BacklogFull):
+        await engine.delete("1", Any_(), backlog_limit=1)
+    assert await engine.redis.exists("todos:1", "todos:2") == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_delete_leaves_one_entry_and_a_mark_of_it(engine: Engine, *, there: bool) -> None:
+    if there:
+        await put(engine, "1", {})
+        await engine.redis.xtrim(NAMES.stream, maxlen=0)
+    deleted = await engine.delete("1", Any_(), backlog_limit=LIMIT)
+    assert deleted.existed == there
+    assert not await engine.redis.exists("todos:1")
+    assert await entries(engine) == [{"k": "todos:1", "e": "del"}]
+    assert await engine.redis.get(NAMES.gone + "1") == str(deleted.id).encode()
+
+
+async def test_fill_gives_redis_the_document_and_says_so(engine: Engine) -> None:
+    filled = await engine.fill("1", b'{"a":1}', version=5, age_limit=await now(engine))
+    assert json.loads(filled or b"") == {"a": 1}
+    assert await entries(engine) == [{"k": "todos:1", "e": "fill", "v": "5"}]
+
+
+async def test_fill_comes_too_late_after_a_write(engine: Engine) -> None:
+    await put(engine, "1", {"new": 1})
+    assert await engine.fill("1", b'{"old":1}', version=5, age_limit=await now(engine)) is None
+    assert await get(engine, "1") == {"new": 1}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_fill_doesnt_bring_back_what_was_deleted_since(engine: Engine, *, committed: bool) -> None:
+    deleted = await engine.delete("1", Any_(), backlog_limit=LIMIT)
+    if committed:
+        await engine.redis.xtrim(NAMES.stream, maxlen=0)
+    older = deleted.id.version - 1
+    assert await engine.fill("1", b"{}", version=older, age_limit=await now(engine)) is None
+    assert not await engine.redis.exists("todos:1")
+    if committed:
+        newer = deleted.id.version + 1
+        assert await engine.fill("1", b"{}", version=newer, age_limit=await now(engine)) == b"{}"
+
+
+async def test_fill_wants_a_recent_reading_of_mongodb(engine: Engine) -> None:
+    at = await now(engine)
+    long_ago = EntryId(at.ms - GONE_TTL * 1000, 0)
+    assert await engine.fill("1", b"{}", version=5, age_limit=long_ago) is None
+
+
+@pytest.mark.parametrize("held", [b'{"held":1}', None])
+async def test_roll_back_undoes_what_was_refused(engine: Engine, held: bytes | None) -> None:
+    await put(engine, "1", {"refused": 1})
+    seen = await engine.redis.execute_command("JSON.GET", "todos:1")
+    assert await engine.roll_back("1", seen, held, version=5)
+    assert await get(engine, "1") == (None if held is None else {"held": 1})
+    assert (await entries(engine))[1:] == [{"k": "todos:1", "e": "fill", "v": "5"}]
+    assert not await engine.redis.exists(NAMES.gone + "1")
+
+
+async def test_roll_back_respects_a_later_write(engine: Engine) -> None:
+    await put(engine, "1", {"later": 1})
+    assert not await engine.roll_back("1", b'{"refused":1}', None, version=5)
+    assert await get(engine, "1") == {"later": 1}
+
+
+@pytest.mark.parametrize("lost", [b'{"lost":1}', None])
+async def test_restore_adds_no_entry(engine: Engine, lost: bytes | None) -> None:
+    since = await put(engine, "1", {"old": 1})
+    assert await engine.restore("1", lost, since=since)
+    assert await get(engine, "1") == (None if lost is None else {"lost": 1})
+    assert len(await entries(engine)) == 1
+
+
+async def test_restore_respects_a_write_since(engine: Engine) -> None:
+    await put(engine, "1", {"new": 1})
+    assert not await engine.restore("1", b'{"lost":1}', since=EntryId(1, 0))
+    assert await get(engine, "1") == {"new": 1}
+
+
+async def test_mappings_keep_to_themselves(engine: Engine) -> None:
+    other = await open_engine(engine.redis, Mapping("a.b-c:d", "test", "other"))
+    await other.install()
+    await put(other, "1", {})
+    await put(engine, "1", {})
+    assert await entries(engine) == [{"k": "todos:1", "e": "json.set"}]
+    assert await engine.redis.xlen(other.names.stream) == 1
+    assert await other.remove()
+    assert (await engine.status()).working
+
+
+async def test_what_a_plain_client_does_reaches_mongodb_within_a_second(working: KindStack, new_id: str) -> None:
+    redis = working.redis_client
+    key = f"todos:{new_id}"
+    for command, after in (
+        (("JSON.SET", key, "$", '{"n":1,"l":[1]}'), {"id": new_id, "n": 1, "l": [1]}),
+        (("JSON.NUMINCRBY", key, "$.n", "4"), {"id": new_id, "n": 5, "l": [1]}),
+        (("JSON.ARRAPPEND", key, "$.l", "2"), {"id": new_id, "n": 5, "l": [1, 2]}),
+        (("JSON.DEL", key, "$.l"), {"id": new_id, "n": 5}),
+        (("DEL", key), None),
+        (("EVAL", "return redis.call('JSON.SET', KEYS[1], '$', '{}')", "1", key), {"id": new_id}),
+        (("RENAME", key, f"{key}-renamed"), None),
+    ):
+        if command[0] == "EVAL" and working.external:
+            command, after = ("JSON.SET", key, "$", "{}"), {"id": new_id}  # not from Lua on Redis before 7
+        await redis.execute_command(*command)
+        await eventually(lambda after=after: _is(working, new_id, after), within=1)  # type: ignore[misc]
+    await eventually(lambda: _is(working, f"{new_id}-renamed", {"id": f"{new_id}-renamed"}), within=1)
+
+
+async def test_a_transaction_of_a_plain_client_is_captured(working: KindStack, new_id: str) -> None:
+    async with working.redis_client.pipeline(transaction=True) as pipeline:
+        for n in range(3):
+            pipeline.execute_command("JSON.SET", f"todos:{new_id}{n}", "$", f'{{"n":{n}}}')
+        pipeline.delete(f"todos:{new_id}0")
+        replies = await pipeline.execute()
+    if working.external:  # whose hooks wrap all replies but the first
+        replies = [reply[0] if isinstance(reply, list) else reply for reply in replies]
+    assert replies == [b"OK", b"OK", b"OK", 1]
+    await eventually(lambda: _is(working, f"{new_id}2", {"id": f"{new_id}2", "n": 2}), within=1)
+    assert await working.stored(f"{new_id}1") == {"id": f"{new_id}1", "n": 1}
+    assert await working.stored(f"{new_id}0") is None
+
+
+async def test_a_write_of_a_plain_client_that_mongodb_cant_hold_is_taken_back(working: KindStack, new_id: str) -> None:
+    await working.set(new_id, {"good": 1})
+    await eventually(lambda: _is(working, new_id, {"id": new_id, "good": 1}), within=1)
+    told = pytest.raises(ResponseError, match=r"refused: .* starts with") if working.external else nullcontext()
+    with told:
+        await working.set(new_id, {"$bad": 1})
+    await eventually(lambda: _holds(working, new_id, {"id": new_id, "good": 1}), within=2)
+    assert await working.stored(new_id) == {"id": new_id, "good": 1}
+
+
+async def test_what_redis_was_filled_with_is_not_taken_for_a_write(working: KindStack, new_id: str) -> None:
+    await working.set(new_id, {"a": 1})
+    await eventually(lambda: _is(working, new_id, {"id": new_id, "a": 1}), within=1)
+    await working.drained()
+    before = await working.todos.find_one({"id": new_id})
+    async with connect(working.redis_url, timeout=5) as redis:
+        engine = await open_engine(redis, working.settings.mappings[0])
+        assert await engine.restore(new_id, None, since=await _last(working))
+        at = EntryId((await redis.time())[0] * 1000, 0)
+        assert await engine.fill(new_id, b'{"a":1}', version=before["_sync"]["v"], age_limit=at) == b'{"a":1}'
+    await anyio.sleep(0.5)
+    await working.drained()
+    assert await working.todos.find_one({"id": new_id}) == before
+
+
+async def test_the_worker_installs_a_recipe_that_is_gone(working: KindStack, new_id: str) -> None:
+    async with connect(working.redis_url, timeout=5) as redis:
+        engine = await open_engine(redis, working.settings.mappings[0])
+        assert await engine.remove()
+        await eventually(lambda: _works(engine), within=5)
+    await working.set(new_id, {})
+    await eventually(lambda: _is(working, new_id, {"id": new_id}), within=1)
+
+
+async def _is(stack: KindStack, document_id: str, document: dict[str, Any] | None) -> bool:
+    return await stack.stored(document_id) == document
+
+
+async def _holds(stack: KindStack, document_id: str, document: dict[str, Any]) -> bool:
+    found = await stack.get(document_id)
+    return bool({"id": document_id} | found == document) if found else False
+
+
+async def _works(engine: Engine) -> bool:
+    return (await engine.status()).working
+
+
+async def _last(stack: KindStack) -> EntryId:
+    info = await stack.redis_client.xinfo_stream(NAMES.stream)
+    return EntryId.parse(info["last-generated-id"])

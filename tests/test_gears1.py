@@ -1,0 +1,275 @@
+"""RedisGears 1.x: the recipe's own logic without it, and held clients on a real one where GEARS1_URL names it."""
+
+import ast
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from gears.engines import Engine, open_engine
+from gears.engines.calls import recipe
+from gears.engines.gears1 import Gears1
+from gears.mapping import Mapping
+from gears.redis import connect
+from gears.settings import Settings
+from gears.stream import Names
+from tests.engines import GEARS1_URL, KindStack, needs_gears1
+from tests.stack import eventually
+
+TEXT = recipe("gears1_writes.py") + recipe("gears1.py")
+NAMES = Names("todos")
+
+
+class FakeFuture:
+    """Remembers how it was continued."""
+
+    def __init__(self) -> None:
+        self.reply: object = None
+
+    def continueRun(self, reply: object) -> None:
+        self.reply = reply
+
+
+class FakeGears:
+    """Stands in for RedisGears while the recipe is loaded: nothing is registered."""
+
+    def __init__(self, **replies: object) -> None:
+        self.replies = replies
+        self.sent: list[Any] = []
+
+    def execute(self, *command: object) -> object:
+        self.sent.append(command)
+        return self.replies.get(str(command[0]))
+
+    def load(self) -> SimpleNamespace:
+        config = {"version": "v", "queued": []}
+        names: dict[str, Any] = {"CONFIG": config, "execute": self.execute, "isAsyncAllow": lambda: True}
+        exec(compile(TEXT, "gears1", "exec"), names)
+        names["CONFIG"].update(Gears1(Redis(), Mapping("todos", "test", "todos", hold=0.2))._config, version=id(self))
+        return SimpleNamespace(**names)
+
+
+@pytest.fixture
+def gears() -> FakeGears:
+    """RedisGears, on a master with memory left."""
+    return FakeGears(ROLE=["master"], INFO="run_id:0123456789abcdef\r\nmaxmemory_policy:noeviction\r\nmaxmemory:0\r\n")
+
+
+def test_the_recipe_is_python_3_7() -> None:
+    for name in ("gears1_writes.py", "gears1.py"):
+        ast.parse(recipe(name), feature_version=(3, 7))
+
+
+def test_the_recipe_is_sent_with_its_configuration_first() -> None:
+    engine = Gears1(Redis(), Mapping("todos", "test", "todos", hold=5))
+    assert engine._config["hold_seconds"] == 5
+    assert "json.set" in engine._config["hold"]
+    unheld = Gears1(Redis(), Mapping("todos", "test", "todos"))
+    assert unheld._config["hold"] == []
+    assert unheld._config["version"] != engine._config["version"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "passed_on"),
+    [("OK", "+OK"), (3, 3), ("-5", b"-5"), ("+x", b"+x"), ("ä", "ä".encode()), (bytearray(b"\xff"), b"\xff")],
+)
+def test_a_reply_is_passed_on_as_it_was(gears: FakeGears, reply: object, passed_on: object) -> None:
+    assert gears.load().relay(reply) == passed_on
+
+
+def test_a_reply_that_cant_be_passed_on_becomes_an_error(gears: FakeGears) -> None:
+    assert gears.load().relay(None).startswith("-ERR writethrough: nothing was written")
+
+
+def test_capture_adds_an_entry_and_the_mark_of_a_delete(gears: FakeGears) -> None:
+    gears.replies |= {"XADD": "7-1", "EXISTS": 0, "TYPE": "ReJSON-RL"}
+    loaded = gears.load()
+    loaded.capture({"key": "todos:a:b", "event": "del"})
+    assert ("XADD", NAMES.stream, "*", "k", "todos:a:b", "e", "del", "r", "01234567") in gears.sent
+    assert gears.sent[-1] == ("SET", NAMES.gone + "a:b", "7-1")
+    loaded.capture({"key": bytearray(b"todos:\xff"), "event": "del"})
+    assert gears.sent[-1] == ("SET", NAMES.gone.encode() + b"\xff", "7-1")
+
+
+def test_capture_passes_over_what_is_no_document(gears: FakeGears) -> None:
+    gears.replies |= {"TYPE": "string"}
+    gears.load().capture({"key": "todos:1", "event": "rename_to"})
+    assert gears.sent == [("TYPE", "todos:1")]
+
+
+def test_release_lets_go_up_to_the_watermark_and_tells_the_refused(gears: FakeGears) -> None:
+    loaded = gears.load()
+    committed, refused, waiting = FakeFuture(), FakeFuture(), FakeFuture()
+    held = [
+        loaded.Held((5, 0), ["5-0"], 0, committed, "+OK"),
+        loaded.Held((6, 1), ["6-0", "6-1"], 0, refused, "+OK"),
+        loaded.Held((7, 0), ["7-0"], 0, waiting, "+OK"),
+    ]
+    loaded.shared().held = deque(held)
+    gears.replies |= {"GET": "6-1", "ZRANGEBYSCORE": ["6-0 too\nlarge"]}
+    assert loaded.release() == 2
+    assert committed.reply == "+OK"
+    assert refused.reply == "-ERR writethrough: refused: too large"
+    assert waiting.reply is None
+
+
+async def test_time_is_up_without_any_worker(gears: FakeGears) -> None:
+    futures: list[FakeFuture] = []
+
+    def future() -> FakeFuture:
+        futures.append(FakeFuture())
+        return futures[-1]
+
+    loaded = gears.load()
+    hold = loaded.holder("json.set")
+    hold.__globals__.update(gearsFuture=future, call_next=lambda *_: loaded.shared().entries.append("5-0") or "OK")
+    assert hold(["JSON.SET", "todos:1", "$", "1"]) is futures[0]
+
+    async def is_answered() -> bool:
+        return futures[0].reply is not None
+
+    await eventually(is_answered, within=2)
+    assert str(futures[0].reply).startswith("-ERR writethrough: not confirmed within 0.2 s")
+    assert not loaded.shared().held
+
+
+def test_nobody_writes_to_a_replica_or_without_memory(gears: FakeGears) -> None:
+    gears.replies |= {"ROLE": ["slave"]}
+    assert gears.load().holder("del")(["DEL", "todos:1"]).startswith("-READONLY")
+    full = "maxmemory_policy:noeviction\r\nmaxmemory:1\r\nused_memory:2"
+    loaded = FakeGears(ROLE=["master"], INFO=full).load()
+    assert loaded.holder("json.set")(["JSON.SET", "todos:1", "$", "1"]).startswith("-OOM")
+    assert loaded.prevented(allow_oom=True) is None
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KindStack]:
+    """A real RedisGears 1.x with MongoDB and a worker; clients are held for two seconds."""
+    stack = KindStack(tmp_path_factory.mktemp("gears1"), "gears1", WT_HOLD_TIMEOUT="2", WT_HOLD="todos")
+    try:
+        await stack.start_redis()
+        await stack.start(stack.mongo, stack.worker)
+        yield stack
+    finally:
+        await stack.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def held(real: KindStack) -> AsyncIterator[Engine]:
+    """The engine, while the worker works."""
+    if not real.worker.running:
+        await real.worker.start()
+    async with connect(GEARS1_URL, timeout=5) as redis:
+        engine = await open_engine(redis, real.settings.mappings[0])
+        await eventually(lambda: _works(engine))
+        yield engine
+
+
+async def _works(engine: Engine) -> bool:
+    return (await engine.status()).working
+
+
+@needs_gears1
+async def test_ok_means_in_mongodb(real: KindStack, held: Engine, new_id: str) -> None:
+    missing: list[str] = []
+
+    async def client(number: int) -> None:
+        async with Redis.from_url(GEARS1_URL, protocol=2) as redis:
+            for n in range(10):
+                document_id = f"{new_id}-{number}-{n}"
+                await redis.execute_command("JSON.SET", f"todos:{document_id}", "$", json.dumps({"n": n}))
+                if await real.stored(document_id) != {"id": document_id, "n": n}:
+                    missing.append(document_id)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(client, number)
+    assert missing == []
+
+
+@needs_gears1
+async def test_the_limit_holds_with_no_worker(real: KindStack, held: Engine, new_id: str) -> None:
+    await real.worker.kill()
+    started = anyio.current_time()
+    async with Redis.from_url(GEARS1_URL, protocol=2) as other:
+        waiting = Redis.from_url(GEARS1_URL, protocol=2)
+        async with anyio.create_task_group() as tasks:
+
+            async def write() -> None:
+                with pytest.raises(ResponseError, match="writethrough: not confirmed within 2 s"):
+                    await waiting.execute_command("JSON.SET", f"todos:{new_id}", "$", "{}")
+
+            tasks.start_soon(write)
+            await anyio.sleep(0.2)
+            assert await other.ping()
+            assert await other.execute_command("JSON.GET", f"todos:{new_id}") == b"{}"
+        await waiting.aclose()
+    assert 1.9 < anyio.current_time() - started < 3
+    await real.worker.start()
+    await eventually(lambda: real.stored(new_id))
+
+
+@needs_gears1
+async def test_a_client_that_leaves_while_held_loses_nothing(real: KindStack, held: Engine, new_id: str) -> None:
+    await real.worker.kill()
+    with anyio.move_on_after(0.3):
+        async with Redis.from_url(GEARS1_URL, protocol=2, socket_timeout=0.2) as redis:
+            with pytest.raises(RedisTimeoutError):
+                await redis.execute_command("JSON.SET", f"todos:{new_id}", "$", "{}")
+    await real.worker.start()
+    await eventually(lambda: real.stored(new_id))
+
+
+@contextmanager
+def suppress_replacement() -> Iterator[None]:
+    """Clients that are held while the recipe is replaced are told so."""
+    try:
+        yield
+    except ResponseError as error:
+        if "recipe is being replaced" not in str(error):
+            raise
+
+
+@needs_gears1
+async def test_the_recipe_is_replaced_without_losing_an_event(real: KindStack, held: Engine, new_id: str) -> None:
+    written: list[str] = []
+    stop = anyio.Event()
+
+    async def client(number: int) -> None:
+        async with Redis.from_url(GEARS1_URL, protocol=2) as redis:
+            while not stop.is_set():
+                document_id = f"{new_id}-{number}-{len(written)}"
+                written.append(document_id)
+                with suppress_replacement():
+                    await redis.execute_command("JSON.SET", f"todos:{document_id}", "$", "{}")
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(client, number)
+        for seconds in (3.0, 2.0):
+            await anyio.sleep(0.5)
+            mapping = Settings(MAPPINGS="todos=test.todos:id", WT_HOLD_TIMEOUT=seconds).mappings[0]  # type: ignore[call-arg]
+            await Gears1(held.redis, mapping).install()  # or the worker did already
+        await anyio.sleep(0.5)
+        stop.set()
+    await real.drained()
+    for document_id in written:
+        assert await real.stored(document_id) == {"id": document_id}
+
+
+@needs_gears1
+async def test_an_unheld_mapping_is_answered_at_once(real: KindStack, held: Engine, new_id: str) -> None:
+    await real.worker.kill()
+    with anyio.fail_after(1):
+        await real.set(new_id, {}, "notes")
+    await real.worker.start()
+    await eventually(lambda: real.stored(new_id, "notes"))
