@@ -10,6 +10,17 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
+STANDS_STILL = "redislabs/redismod:latest"
+"""An image that is no longer built and has no other tag."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes Compose's tags for merging."""
+
+
+_Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))  # type: ignore[arg-type]
+_Loader.add_constructor("!reset", lambda loader, node: None)
+
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
@@ -47,10 +58,20 @@ def test_data_is_kept_in_named_volumes() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*Dockerfile")), ids=lambda file: file.name)
 def test_images_are_pinned_and_do_not_run_as_root(file: Path) -> None:
     lines = file.read_text().splitlines()
-    assert all(re.search(r":\d+\.\d+", line) for line in lines if line.startswith("FROM"))
+    pinned = re.compile(rf":\d+\.\d+|{STANDS_STILL}$")
+    assert all(pinned.search(line) for line in lines if line.startswith("FROM"))
     users = [line.split()[1] for line in lines if line.startswith("USER")]
     assert users
     assert users[-1].split(":")[0] not in ("root", "0")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*.yml")), ids=lambda file: file.name)
+def test_another_redis_changes_nothing_but_redis(file: Path) -> None:
+    override = yaml.load(file.read_text(), _Loader)
+    assert set(override["services"]) == {"redis"}
+    assert re.search(r":\d+\.\d+", override["services"]["redis"]["image"])
+    [volume] = override["services"]["redis"]["volumes"]
+    assert volume.split(":")[0] in override["volumes"], "servers of different versions must not share data"
 
 
 @pytest.mark.parametrize("name", ["worker", "api"])

@@ -264,7 +264,7 @@ async def test_a_transaction_of_a_plain_client_is_captured(working: KindStack, n
         replies = [reply[0] if isinstance(reply, list) else reply for reply in replies]
     assert replies == [b"OK", b"OK", b"OK", 1]
     await eventually(lambda: _is(working, f"{new_id}2", {"id": f"{new_id}2", "n": 2}), within=1)
-    assert await working.stored(f"{new_id}1") == {"id": f"{new_id}1", "n": 1}
+    await eventually(lambda: _is(working, f"{new_id}1", {"id": f"{new_id}1", "n": 1}), within=1)
     assert await working.stored(f"{new_id}0") is None
 
 
