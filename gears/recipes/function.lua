@@ -59,12 +59,12 @@ local function obstacle(key, condition, expected, limit)
     if redis.call('XLEN', config.stream) >= tonumber(limit) then return 'backlog' end
 end
 
--- Entries after `since` that tell of a write to the key, other than fills.
+-- Entries after `since` that tell of a write to the key; fills and backfills don't.
 local function written_since(key, since)
     for _, entry in ipairs(redis.call('XRANGE', config.stream, '(' .. since, '+')) do
         local fields = {}
         for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-        if fields['k'] == key and fields['e'] ~= 'fill' then return true end
+        if fields['k'] == key and fields['e'] ~= 'fill' and fields['e'] ~= 'backfill' then return true end
     end
     return false
 end

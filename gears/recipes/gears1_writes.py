@@ -106,10 +106,10 @@ def obstacle(key, condition, expected, limit):
 
 
 def written_since(key, since):
-    """Whether entries after `since` tell of a write to the key; fills are none."""
+    """Whether entries after `since` tell of a write to the key; fills and backfills don't."""
     for _, flat in execute("XRANGE", CONFIG["stream"], "(" + since, "+"):
         fields = dict(zip(flat[::2], flat[1::2]))
-        if fields.get("k") == key and fields.get("e") != "fill":
+        if fields.get("k") == key and fields.get("e") not in ("fill", "backfill"):
             return True
     return False
 
