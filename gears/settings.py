@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gears.mapping import Mapping, parse_mappings
@@ -13,12 +13,16 @@ from gears.mapping import Mapping, parse_mappings
 class Settings(BaseSettings):
     """Read from the environment; every duration is in seconds."""
 
-    model_config = SettingsConfigDict(populate_by_name=True)
+    model_config = SettingsConfigDict(populate_by_name=True, hide_input_in_errors=True)
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
-    mongo_uri: str = Field("mongodb://127.0.0.1:27017", validation_alias="MONGO_URI")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
+    mongo_uri: str = Field("mongodb://127.0.0.1:27017", validation_alias="MONGO_URI", repr=False)
     mappings_text: str = Field("todos=test.todos:id", validation_alias="MAPPINGS")
     engine: Literal["auto", "gears1", "gears2", "function"] = Field("auto", validation_alias="WT_ENGINE")
+    tokens: SecretStr = Field(SecretStr(""), validation_alias="WT_TOKENS")
+    """Bearer tokens that the API takes: `scope+scope:token`, comma separated."""
+    tokens_file: str = Field("", validation_alias="WT_TOKENS_FILE")
+    """A file with more of them, one a line."""
     commit_timeout: float = Field(5.0, gt=0, validation_alias="WT_COMMIT_TIMEOUT")
     """How long a write waits for MongoDB's confirmation unless the request says otherwise."""
     redis_timeout: float = Field(3.0, ge=1, validation_alias="WT_REDIS_TIMEOUT")

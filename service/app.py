@@ -15,6 +15,7 @@ from gears.redis import connect
 from gears.settings import Settings
 from gears.watermark import Watermarks
 from service.admission import Admission
+from service.authorize import Authorize
 from service.confirm import Confirmations
 from service.docs import docs_routes
 from service.documents import Documents
@@ -28,6 +29,7 @@ from service.openapi import openapi
 from service.probes import Probes
 from service.resource import Resource
 from service.sync import Sync
+from service.tokens import load_tokens
 
 log = structlog.get_logger()
 
@@ -42,6 +44,7 @@ def create_app(settings: Settings) -> Starlette:
         ConfigError: a setting can't be used.
     """
     models = load_models(settings.mappings)
+    tokens = load_tokens(settings)
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     mongo = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
     stores = {mapping.prefix: Store(mongo, mapping) for mapping in settings.mappings}
@@ -82,10 +85,14 @@ def create_app(settings: Settings) -> Starlette:
             Route("/metrics", Methods({"GET": probes.metrics})),
             Route("/sync", Methods({"GET": sync.overview})),
             Route("/sync/{token}", Methods({"GET": sync.token})),
-            *docs_routes(openapi(settings.mappings, models)),
+            *docs_routes(openapi(settings.mappings, models, secured=tokens is not None)),
             *(route for resource in resources for route in resource.routes()),
         ],
-        middleware=[Middleware(Measured, metrics), Middleware(Guard)],
+        middleware=[
+            Middleware(Measured, metrics),
+            Middleware(Guard),
+            *([] if tokens is None else [Middleware(Authorize, tokens)]),
+        ],
         exception_handlers={HTTPException: on_http_exception},
         lifespan=lifespan,
     )

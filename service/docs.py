@@ -10,7 +10,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from service.methods import Handler, Methods
 
-_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 
 _PAGE = b"""<!doctype html>
 <html lang="en">
@@ -48,7 +48,7 @@ def docs_routes(document: dict[str, Any]) -> list[Route]:
         Route("/openapi.json", Methods({"GET": _content(to_json(document), "application/json")})),
         Route("/docs", Methods({"GET": _content(_PAGE, "text/html", _POLICY)})),
         Route("/docs/show.js", Methods({"GET": _content(_SCRIPT, "text/javascript")})),
-        *(Route(f"/docs/{name}", Methods({"GET": _file(name)})) for name in _FILES),
+        *(Route(f"/docs/{name}", Methods({"GET": _file(name)})) for name in FILES),
     ]
 
 

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from gears.mapping import ID_MAX_BYTES
 from gears.mapping import Mapping as KeyMapping
 from service import problems
+from service.authorize import needed_scope
 from service.bodies import JSON, MERGE_PATCH
 from service.models import Model
 from service.openapi_parts import HEADERS, PARAMETERS, SCHEMAS, WRITTEN, Json
@@ -35,12 +36,13 @@ _BODY = (
 _ID = (problems.BAD_REQUEST, problems.INVALID_DOCUMENT)
 
 
-def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None]) -> Json:
+def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None], *, secured: bool = False) -> Json:
     """The document, as a JSON object.
 
     Args:
         mappings: the mappings served.
         models: the model of each by its prefix; None for any JSON object.
+        secured: whether tokens are needed.
     """
     schemas = dict(SCHEMAS)
     paths: Json = {}
@@ -49,6 +51,11 @@ def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None]) 
         schemas |= _document_schemas(name, mapping, models[mapping.prefix])
         paths[f"/{mapping.prefix}"] = _collection(mapping, name)
         paths[f"/{mapping.prefix}/{{id}}"] = _item(mapping, name)
+    paths |= _own_paths()
+    components: Json = {"schemas": schemas, "parameters": PARAMETERS, "headers": HEADERS}
+    if secured:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        _secure(paths)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -56,9 +63,19 @@ def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None]) 
             "version": _version(),
             "description": "Documents in Redis, acknowledged by MongoDB.",
         },
-        "paths": paths | _own_paths(),
-        "components": {"schemas": schemas, "parameters": PARAMETERS, "headers": HEADERS},
+        "paths": paths,
+        "components": components,
     }
+
+
+def _secure(paths: Json) -> None:
+    """Say of each operation which scope it needs."""
+    for path, item in paths.items():
+        for method in item.keys() & {"get", "post", "put", "patch", "delete"}:
+            scope = needed_scope(method.upper(), path)
+            if scope is not None:
+                item[method]["security"] = [{"token": [scope]}]
+                item[method]["responses"] |= _problems(problems.UNAUTHORIZED, problems.FORBIDDEN)
 
 
 def _document_schemas(name: str, mapping: KeyMapping, model: Model | None) -> Json:
@@ -194,6 +211,7 @@ def _problems(*kinds: ProblemType) -> Json:
     for status in sorted({kind.status for kind in kinds}):
         here = dict.fromkeys(kind for kind in kinds if kind.status == status)
         headers = ["Retry-After"] if any(kind.retry_after for kind in here) else []
+        headers += ["WWW-Authenticate"] if status in (401, 403) else []
         headers += ["Sync-Token"] if set(here) & {problems.REFUSED, problems.NOT_CONFIRMED} else []
         answers[str(status)] = {
             "description": "\n".join(f"- `{kind.uri}`: {kind.title}." for kind in here),

@@ -8,6 +8,7 @@ from service.metrics import WORKER_STATES
 from service.preferences import MAX_WAIT
 from service.readiness import OK
 from service.resource import DEFAULT_LIMIT, MAX_LIMIT
+from service.tokens import Scope
 
 Json = dict[str, Any]
 
@@ -21,6 +22,7 @@ HEADERS: Json = {
     "Location": {"description": "Path of the document.", "schema": {"type": "string", "format": "uri-reference"}},
     "Sync-Token": {"description": "Id of the write's entry on the sync stream.", "schema": _TOKEN},
     "Preference-Applied": {"description": "Which parts of `Prefer` were followed.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "What is missing (RFC 6750).", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
 }
 
@@ -128,6 +130,7 @@ SCHEMAS: Json = {
                 "items": _object({"field": _STRING, "message": _STRING}),
             },
             "token": _TOKEN,
+            "scope": {"enum": list(Scope), "description": "The scope that the token lacks."},
             "sync": {"type": "string", "description": "Where to ask whether the write is committed."},
             "checks": _STRINGS | {"description": f"What was checked, each `{OK}` or the reason why not."},
         },
@@ -142,7 +145,7 @@ SCHEMAS: Json = {
             "mappings": {"type": "object", "additionalProperties": {"enum": ["committed", "pending", "refused"]}},
         }
     ),
-    "Ready": _object({"status": {"const": "ready"}, "checks": _STRINGS}),
+    "Ready": _object({"status": {"const": "ready"}}, {"checks": _STRINGS}),
     "Sync": _object(
         {
             "mappings": {"type": "object", "additionalProperties": _MAPPING},

@@ -5,6 +5,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.authorize import HIDE_REASONS
 from service.inspect import Inspector
 from service.metrics import Metrics
 from service.problems import NOT_READY, Problem
@@ -31,10 +32,14 @@ class Probes:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     async def ready(self, request: Request) -> Response:
-        """200 when all is well, else 503 with the reasons."""
+        """200 when all is well, else 503; with the reasons, for whoever may know them."""
         checks = await self._readiness.checks()
+        hidden = HIDE_REASONS in request.scope
         if is_ready(checks):
-            return Response(to_json({"status": "ready", "checks": checks}), media_type="application/json")
+            shown = {"status": "ready"} if hidden else {"status": "ready", "checks": checks}
+            return Response(to_json(shown), media_type="application/json")
+        if hidden:
+            raise Problem(NOT_READY, "a token with the scope admin shows the reasons")
         reasons = "; ".join(f"{name}: {outcome}" for name, outcome in checks.items() if outcome != OK)
         raise Problem(NOT_READY, reasons, checks=checks)
 

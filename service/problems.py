@@ -37,8 +37,11 @@ class ProblemType:
 
 BAD_REQUEST = ProblemType("bad-request", 400, "The request can't be understood")
 MALFORMED_JSON = ProblemType("malformed-json", 400, "The body is not JSON")
+UNAUTHORIZED = ProblemType("unauthorized", 401, "A token is needed")
+FORBIDDEN = ProblemType("forbidden", 403, "The token may not do this")
 NOT_FOUND = ProblemType("not-found", 404, "Not found")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This resource doesn't have that method")
+REQUEST_TIMEOUT = ProblemType("request-timeout", 408, "The request was sent too slowly")
 ALREADY_EXISTS = ProblemType("already-exists", 409, "A document with this id exists")
 FOREIGN_KEY = ProblemType("foreign-key", 409, "The Redis key holds something that isn't a JSON document")
 PRECONDITION_FAILED = ProblemType("precondition-failed", 412, "The document is not in the state that was asked for")

@@ -14,6 +14,7 @@ from gears.logging import configure
 from gears.settings import Settings
 from service.app import create_app
 from service.http import HttpProtocol
+from service.tokens import check_exposed
 
 _STOP_SECONDS = 3
 """How long requests under way may take to end; writes that wait for MongoDB are answered earlier."""
@@ -28,8 +29,9 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         port: TCP port.
 
     Raises:
-        ConfigError: a setting can't be used.
+        ConfigError: a setting can't be used, or others could use the API without a token.
     """
+    check_exposed(settings, host)
     app = create_app(settings)
     configure(settings.log_level)
     logging.basicConfig(handlers=[_ToStructlog()], level=settings.log_level.upper(), force=True)

@@ -166,9 +166,9 @@ class Stack:
         """One more worker on the same servers."""
         return Process(replace(servers.worker(self.setup), name=name), self.folder, self.env | env, self._worker_ready)
 
-    def another_api(self, name: str, port: int) -> Process:
+    def another_api(self, name: str, port: int, **env: str) -> Process:
         """One more API on the same servers."""
-        return Process(replace(servers.api(replace(self.setup, port=port)), name=name), self.folder, self.env)
+        return Process(replace(servers.api(replace(self.setup, port=port)), name=name), self.folder, self.env | env)
 
     def only_committing(self, name: str = "committer") -> Process:
         """A worker that leaves drift alone."""

@@ -9,6 +9,7 @@ import anyio
 from anyio import CancelScope
 from pydantic import ValidationError
 
+from gears.errors import ConfigError
 from gears.mapping import Mapping
 from gears.settings import Settings
 from service.embedded import servers
@@ -21,6 +22,7 @@ from service.embedded.probes import http_ready
 from service.embedded.process import problem_of
 from service.embedded.setup import Setup
 from service.embedded.supervisor import Supervisor
+from service.tokens import check_exposed
 
 STOP_ORDER = ("api", "worker", "redis", "mongo")
 _READY_WITHIN = 10.0
@@ -70,14 +72,18 @@ async def run_embedded(
 
 
 async def _run(setup: Setup, own: Callable[[Setup], Sequence[Child]]) -> None:
-    mapping = _first_mapping()
+    settings = _settings()
+    try:
+        check_exposed(settings, setup.host)
+    except ConfigError as error:
+        raise CannotStart(str(error)) from None
     wheels = servers.find_wheels()
     async with locked(setup.data) as lock:
         check_ports(setup)
         say(f"Starting Redis, MongoDB, the worker and the API, with the data in {setup.data} ...")
         children = (servers.redis(wheels, setup), servers.mongo(setup), *own(setup))
         supervisor = Supervisor(children, stop_order=STOP_ORDER, inherited=lock)
-        await supervisor.run(partial(_greet, setup, mapping))
+        await supervisor.run(partial(_greet, setup, settings.mappings[0]))
 
 
 async def _cancel_on(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
@@ -110,9 +116,9 @@ def _absolute(folder: Path) -> Path:
     return folder.expanduser().absolute()
 
 
-def _first_mapping() -> Mapping:
+def _settings() -> Settings:
     try:
-        return Settings().mappings[0]
+        return Settings()
     except ValidationError as error:
         reasons = "; ".join(
             f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, MAPPINGS: ')}" for one in error.errors()
