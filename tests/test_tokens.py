@@ -88,8 +88,13 @@ async def test_each_scope_allows_what_it_says(
 @pytest.mark.parametrize(
     "header",
     [
-        *({}, bearer("x"), bearer("unknown-0123456789"), bearer(WRITE[:-1]), bearer(WRITE + "x"), bearer("\u00e9" * 20)),
-        *({"Authorization": WRITE}, {"Authorization": f"Basic {WRITE}"}, bearer(f"{WRITE} {WRITE}")),
+        *({}, bearer("x"), bearer("unknown-0123456789"), bearer(WRITE[:-1]), bearer(WRITE + "x")),
+        *(
+            bearer("\u00e9" * 20),
+            {"Authorization": WRITE},
+            {"Authorization": f"Basic {WRITE}"},
+            bearer(f"{WRITE} {WRITE}"),
+        ),
     ],
 )
 async def test_without_a_known_token_nothing_is_told(
