@@ -138,6 +138,9 @@ class Names:
         """String: the token of the reconciler that works on this mapping."""
         self.sweep = f"{self.stream}:sweep"
         """String: the reason why the reconciler should sweep now; set by the worker, or by hand."""
+        self.skipped = f"{self.stream}:skipped"
+        """String: pairs of versions, while a repair goes on: from the first to the second the stream was moved on,
+        above what MongoDB turned out to hold, so that no write here ever got one in between."""
         self.refused = f"{self.stream}:refused"
         """Sorted set: the latest refused entries, `<entry id> <reason>` under the id's milliseconds."""
         self.worker = f"{self.stream}:worker"

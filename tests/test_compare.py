@@ -7,7 +7,8 @@ import pytest
 from bson import Int64
 
 from gears.mapping import parse_mappings
-from worker.compare import Kind, Other, RedisState, Verdict, compare, is_equal
+from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compare, is_equal
+from worker.prove import read_skipped
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]
 NEWEST = 100
@@ -19,7 +20,7 @@ def stored(version: int | None = 50, **fields: Any) -> dict[str, Any]:
 
 
 def verdict(state: RedisState, document: dict[str, Any] | None, deleted_at: int | None = None) -> Verdict:
-    return compare(MAPPING, state, document, deleted_at, NEWEST)
+    return compare(MAPPING, state, document, deleted_at, Horizon(NEWEST))
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,25 @@ def test_every_pair_of_states_has_a_kind(
     state: RedisState, document: dict[str, Any] | None, deleted_at: int | None, kind: Kind | None
 ) -> None:
     assert verdict(state, document, deleted_at).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("state", "document", "deleted_at", "kind"),
+    [
+        (b"{}", stored(70, n=1), None, Kind.AHEAD),
+        (b"{}", stored(70), None, Kind.EQUAL),
+        (b"{}", stored(60, n=1), None, Kind.STALE),
+        (b"{}", stored(71, n=1), None, Kind.STALE),
+        (b"{}", None, 61, Kind.AHEAD),
+        (b"{}", None, 60, Kind.MISSING),
+        (b"{}", None, 85, Kind.AHEAD),
+    ],
+)
+def test_a_version_that_the_stream_skipped_is_ahead_unless_both_sides_are_equal(
+    state: RedisState, document: dict[str, Any] | None, deleted_at: int | None, kind: Kind
+) -> None:
+    horizon = Horizon(NEWEST, skipped=read_skipped(b"60 70 80 90 "))
+    assert compare(MAPPING, state, document, deleted_at, horizon).kind is kind
 
 
 def test_a_document_without_a_version_is_legacy() -> None:

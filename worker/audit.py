@@ -19,7 +19,7 @@ from gears.engines import Engine
 from gears.errors import Refused
 from gears.mongo import Document
 from gears.redis import Redis
-from gears.stream import EntryId, Names
+from gears.stream import EntryId
 from worker.compare import DRIFT, Kind, is_equal
 from worker.pace import Pace
 from worker.prove import Proof, Prover
@@ -60,6 +60,7 @@ class Audit:
         self._store = store
         self._engine = engine
         self._mapping = engine.mapping
+        self._names = engine.names
         self._repairing = repairing
         self._on_progress = on_progress
         self._pace = Pace(rate)
@@ -88,6 +89,8 @@ class Audit:
             await self._find_missing(keys)
         while self._window:
             await self._settle(holding=False)
+        if self._repairing and not (report.left or report.unsettled):
+            await self._redis.delete(self._names.skipped)
         report.seconds = round(monotonic() - started, 3)
         report.documents_per_second = round(report.compared / max(report.seconds, 0.001), 1)
         await self._store.keep_audit(report)
@@ -218,7 +221,7 @@ class Audit:
     async def _know(self, version: int) -> None:
         """See how new the newest entry is, if it was older than this when last seen."""
         if version > self._newest:
-            self._newest = (await last_entry(self._redis, Names(self._mapping.prefix))).version
+            self._newest = (await last_entry(self._redis, self._names)).version
 
     async def _step(self, documents: int) -> None:
         self._done = min(self._done + documents, self._total)

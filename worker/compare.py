@@ -1,6 +1,6 @@
 """What one key's state in Redis and its document in MongoDB say of each other: pure decisions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from itertools import islice
@@ -65,8 +65,25 @@ class Verdict:
     legacy: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Which versions the sync stream has given.
+
+    Args:
+        newest: the newest; 0 for none.
+        skipped: of those up to it, not the ones above the first and up to the second of a pair.
+    """
+
+    newest: int
+    skipped: Sequence[tuple[int, int]] = ()
+
+    def gave(self, version: int) -> bool:
+        """Whether it may have given this version."""
+        return version <= self.newest and not any(low < version <= high for low, high in self.skipped)
+
+
 def compare(
-    mapping: Mapping, state: RedisState, stored: Document | None, deleted_at: int | None, newest: int
+    mapping: Mapping, state: RedisState, stored: Document | None, deleted_at: int | None, horizon: Horizon
 ) -> Verdict:
     """How a key's two sides compare.
 
@@ -75,7 +92,7 @@ def compare(
         state: what Redis holds.
         stored: what MongoDB holds, `_id` and `_sync` included.
         deleted_at: the version of the key's tombstone.
-        newest: the version of the newest entry on the sync stream when the other three were read; 0 without any.
+        horizon: which versions the sync stream had given when the other three were read.
     """
     version = version_of(stored) if stored is not None else 0
     legacy = stored is not None and version == 0
@@ -87,9 +104,11 @@ def compare(
     if isinstance(state, Other) or not state.startswith(b"{"):
         return Verdict(Kind.FOREIGN, legacy=legacy)
     if stored is None:
-        return Verdict(Kind.AHEAD if deleted_at is not None and deleted_at > newest else Kind.MISSING)
+        return Verdict(Kind.AHEAD if deleted_at is not None and not horizon.gave(deleted_at) else Kind.MISSING)
     fields = tuple(islice(_differing_fields(mapping, state, stored), MAX_FIELDS))
-    if version > newest:  # equal or not: MongoDB would take the key's next write for an older one
+    if version > horizon.newest:  # equal or not: MongoDB would take the key's next write for an older one
+        return Verdict(Kind.AHEAD, fields)
+    if fields and not horizon.gave(version):
         return Verdict(Kind.AHEAD, fields)
     return Verdict(Kind.STALE if fields else Kind.EQUAL, fields, legacy)
 

@@ -20,7 +20,7 @@ from gears.mongo import Document
 from gears.redis import Redis
 from gears.stream import ZERO, EntryId, Names
 from worker.committed import wait_committed
-from worker.compare import Kind, Other, RedisState, Verdict, compare
+from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compare
 from worker.states import JSON_TYPE
 
 _GENERATIONS = 12
@@ -96,16 +96,16 @@ class Prover:
 
     async def _compare(self, keys: Sequence[bytes], settled: Settled) -> list[bytes]:
         """One generation; returns the keys for the next one."""
-        before, captured = await self._read(keys)
+        before, captured, _ = await self._read(keys)
         await wait_committed(self._redis, self._mapping, captured, patience=self._patience)
         ids = _ids(self._mapping, keys)
         stored = await self._store.find_many(ids.values())
         deleted = await self._store.tombstones(ids.values())
-        after, newest = await self._read(keys)
+        after, newest, horizon = await self._read(keys)
         pending = []
         for key in keys:
             document, deleted_at = stored.get(ids.get(key, "")), deleted.get(ids.get(key, ""))
-            verdict = compare(self._mapping, after[key], document, deleted_at, newest.version)
+            verdict = compare(self._mapping, after[key], document, deleted_at, horizon)
             version = max(deleted_at or 0, version_of(document) if document else 0)
             if verdict.kind is None:
                 continue
@@ -116,18 +116,26 @@ class Prover:
                 pending.append(key)
         return pending
 
-    async def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, RedisState], EntryId]:
-        """What Redis holds, and the last entry id of the sync stream at that moment."""
+    async def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, RedisState], EntryId, Horizon]:
+        """What Redis holds, and the last entry id of the sync stream and its horizon at that moment."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.xinfo_stream(self._names.stream)
+            pipeline.get(self._names.skipped)
             pipeline.execute_command("JSON.MGET", *keys, "$")
             for key in keys:
                 pipeline.type(key)
-            info, texts, *types = await pipeline.execute(raise_on_error=False)
+            info, skipped, texts, *types = await pipeline.execute(raise_on_error=False)
         if isinstance(texts, Exception):
             raise texts
         states = {key: _state(text, kind) for key, text, kind in zip(keys, texts, types, strict=True)}
-        return states, _last_entry(info)
+        newest = _last_entry(info)
+        return states, newest, Horizon(newest.version, read_skipped(skipped))
+
+
+def read_skipped(text: bytes | None) -> list[tuple[int, int]]:
+    """What is kept under `Names.skipped`."""
+    versions = [int(version) for version in (text or b"").split()]
+    return list(zip(versions[::2], versions[1::2], strict=True))
 
 
 def _ids(mapping: Mapping, keys: Sequence[bytes]) -> dict[bytes, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from gears.audit_store import AuditStore
+from gears.backlog import last_entry
 from gears.document import decode, to_text, version_of
 from gears.engines import Engine
 from gears.errors import RedisRefused
@@ -36,8 +37,7 @@ async def repair(redis: Redis, engine: Engine, proofs: Sequence[Proof]) -> None:
     ahead = [proof for proof in proofs if proof.verdict.kind is Kind.AHEAD]
     await _backfill(redis, Names(engine.mapping.prefix), [proof for proof in proofs if proof not in ahead])
     if ahead:
-        highest = max(proof.mongo_version or 0 for proof in ahead)
-        await raise_stream(redis, Names(engine.mapping.prefix), EntryId.of_version(highest).next)
+        await _make_room(redis, Names(engine.mapping.prefix), max(proof.mongo_version or 0 for proof in ahead))
     for proof in ahead:
         await _roll_back(engine, proof)
 
@@ -45,6 +45,14 @@ async def repair(redis: Redis, engine: Engine, proofs: Sequence[Proof]) -> None:
 async def refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[bytes, str]:
     """Those keys whose present document MongoDB has refused, each with the reason."""
     return await store.refused({proof.key: proof.state for proof in proofs if isinstance(proof.state, bytes)})
+
+
+async def _make_room(redis: Redis, names: Names, version: int) -> None:
+    """Move the stream on above this version, noting first what it skips: keys yet to be compared are ahead too."""
+    newest = await last_entry(redis, names)
+    if newest.version < version:
+        await redis.append(names.skipped, f"{newest.version} {version} ")
+    await raise_stream(redis, names, EntryId.of_version(version).next)
 
 
 async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None:
