@@ -12,8 +12,10 @@ from hashlib import sha256
 from typing import Any
 
 import anyio
+import bson
 import pymongo
 from bson import Binary, Int64
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import DeleteOne, ReadPreference, ReplaceOne, UpdateOne
@@ -44,6 +46,11 @@ DEAD_LETTER_MAX_KEY = 8 * 1024
 """How much of the key of a refused document it keeps."""
 
 _DUPLICATE_KEY = 11000
+
+PAGE_BYTES = 16 * 1024 * 1024
+"""How many bytes of documents, the last one not counted, are on a page at the most."""
+
+_RAW = CodecOptions(document_class=RawBSONDocument)
 
 _RESTORE_BATCH = 100
 
@@ -162,11 +169,26 @@ class Store:
         """Whether a document with this id is stored."""
         return await self._documents.find_one({self.mapping.id_field: document_id}, {"_id": 1}) is not None
 
-    async def page(self, *, limit: int, after: str | None) -> list[Document]:
-        """Up to `limit` stored documents with string ids above `after`, in the order of their ids."""
+    async def page(self, *, limit: int, after: str | None) -> tuple[list[Document], bool]:
+        """Stored documents with string ids above `after`, in the order of their ids, and whether there are more.
+
+        Up to `limit`, and no more once they take `PAGE_BYTES`.
+        """
         id_field = self.mapping.id_field
         above: Document = {"$type": "string"} if after is None else {"$gt": after, "$type": "string"}
-        return await self._documents.find({id_field: above}).sort(id_field, 1).limit(limit).to_list(limit)
+        found: list[Document] = []
+        size = 0
+        cursor = self._documents.find_raw_batches({id_field: above}).sort(id_field, 1).limit(limit + 1)
+        try:
+            async for batch in cursor:
+                for raw in bson.decode_iter(batch, _RAW):
+                    if len(found) == limit or size >= PAGE_BYTES:
+                        return found, True
+                    found.append(bson.decode(raw.raw, self._documents.codec_options))
+                    size += len(raw.raw)
+        finally:
+            await cursor.close()
+        return found, False
 
     async def commit(self, changes: Sequence[Change], checkpoint: EntryId) -> dict[str, str]:
         """Bring MongoDB to these states, newer ones excepted, and move the checkpoint.

@@ -21,28 +21,33 @@ class Admission:
 
     @contextmanager
     def admit(self) -> Iterator["Ticket"]:
-        """Count a write in for the time of a block.
-
-        Raises:
-            Problem: there are too many.
-        """
-        if self.writes >= MAX_WRITES:
-            raise Problem(OVERLOADED, f"{MAX_WRITES} writes are in flight already")
+        """A ticket for the time of a block, which counts nothing in yet."""
         ticket = Ticket(self)
-        self.writes += 1
         try:
             yield ticket
         finally:
-            self.writes -= 1
+            self.writes -= ticket.begun
             self.bytes -= ticket.held
 
 
 class Ticket:
-    """One admitted write."""
+    """What one write takes: its bytes as they arrive and, from then on, a place; slow clients take no place."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.held = 0
+        self.begun = 0
+
+    def begin(self) -> None:
+        """Count the write in.
+
+        Raises:
+            Problem: there are too many.
+        """
+        if self._admission.writes >= MAX_WRITES:
+            raise Problem(OVERLOADED, f"{MAX_WRITES} writes are in flight already")
+        self._admission.writes += 1
+        self.begun = 1
 
     def hold(self, size: int) -> None:
         """Count so many more bytes of the body in.

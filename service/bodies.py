@@ -4,18 +4,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from service.admission import Ticket
-from service.problems import MALFORMED_JSON, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, Problem
+from service.problems import MALFORMED_JSON, REQUEST_TIMEOUT, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, Problem
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_BODY = 16 * 1024 * 1024
 """Largest body in bytes: no document can be larger in MongoDB."""
+
+BODY_SECONDS = 60.0
+"""How long a body may take to arrive."""
 
 JSON = ("application/json",)
 MERGE_PATCH = ("application/merge-patch+json", "application/json")
@@ -32,26 +35,30 @@ async def read_body(request: Request, accepted: tuple[str, ...], ticket: Ticket)
     Args:
         request: the request.
         accepted: media types that may be sent here.
-        ticket: counts its bytes.
+        ticket: counts its bytes as they arrive, and the write once all are there.
 
     Raises:
-        Problem: wrong type, too large, empty, or too much in flight.
+        Problem: wrong type, too large, too slow, empty, or too much in flight.
         ClientDisconnect: the client went away.
     """
     _check_type(request.headers, accepted)
-    declared = int(request.headers.get("Content-Length", 0))
-    _check_size(declared)
-    ticket.hold(declared)
+    _check_size(int(request.headers.get("Content-Length", 0)))
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > declared:
-            _check_size(size)
-            ticket.hold(len(chunk))
-        chunks.append(chunk)
+    try:
+        with fail_after(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                _check_size(size)
+                ticket.hold(len(chunk))
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem(
+            REQUEST_TIMEOUT, f"the body took longer than {BODY_SECONDS:g} s", headers={"Connection": "close"}
+        ) from None
     if not size:
         raise Problem(MALFORMED_JSON, "the body is empty; send a JSON object")
+    ticket.begin()
     return b"".join(chunks)
 
 

@@ -80,12 +80,13 @@ class Documents:
             text = await self._in_redis(document_id)  # another's result may be older than this request
         return text
 
-    async def page(self, *, limit: int, after: str | None) -> list[JsonObject]:
-        """Up to `limit` documents with ids above `after`, by id, from MongoDB."""
+    async def page(self, *, limit: int, after: str | None) -> tuple[list[JsonObject], bool]:
+        """Up to `limit` documents with ids above `after`, by id, from MongoDB, and whether there are more."""
         try:
-            return [decode(stored) for stored in await self._store.page(limit=limit, after=after)]
+            found, more = await self._store.page(limit=limit, after=after)
         except MongoError as error:
             raise _mongo_unavailable(error) from error
+        return [decode(stored) for stored in found], more
 
     async def create(self, document_id: str, text: bytes, *, id_is_new: bool) -> Written:
         """Store a document that must not exist yet."""

@@ -28,6 +28,7 @@ _WRITE = (
 
 _BODY = (
     problems.MALFORMED_JSON,
+    problems.REQUEST_TIMEOUT,
     problems.TOO_LARGE,
     problems.UNSUPPORTED_MEDIA_TYPE,
     problems.INVALID_DOCUMENT,

@@ -65,9 +65,8 @@ class Resource:
         limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) else 0
         if not 1 <= limit <= MAX_LIMIT:
             raise Problem(BAD_REQUEST, f"limit must be a whole number from 1 to {MAX_LIMIT}")
-        found = await self._documents.page(limit=limit + 1, after=request.query_params.get("after"))
-        items = found[:limit]
-        following = items[-1][self.mapping.id_field] if len(found) > limit else None
+        items, more = await self._documents.page(limit=limit, after=request.query_params.get("after"))
+        following = items[-1][self.mapping.id_field] if more else None
         return _json(200, to_json({"items": items, "next": following}, fallback=str, inf_nan_mode="null"))
 
     async def create(self, request: Request) -> Response:
@@ -125,7 +124,8 @@ class Resource:
         document_id = _id(request)
         conditions = conditions_of(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
-        with self._admission.admit():
+        with self._admission.admit() as ticket:
+            ticket.begin()
             await self._confirmations.prepared()
             written = await self._documents.delete(document_id, conditions)
             return await self._written(204, written.id, None, preferences)

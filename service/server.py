@@ -13,7 +13,7 @@ import uvicorn
 from gears.logging import configure
 from gears.settings import Settings
 from service.app import create_app
-from service.http import HttpProtocol
+from service.http import HttpProtocol, raise_file_limit
 from service.tokens import check_exposed
 
 _STOP_SECONDS = 3
@@ -32,6 +32,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         ConfigError: a setting can't be used, or others could use the API without a token.
     """
     check_exposed(settings, host)
+    raise_file_limit()
     app = create_app(settings)
     configure(settings.log_level)
     logging.basicConfig(handlers=[_ToStructlog()], level=settings.log_level.upper(), force=True)

@@ -251,11 +251,13 @@ async def test_two_apis_are_as_good_as_one(stack: Stack, api: httpx.AsyncClient,
 def test_memory_for_writes_in_flight_is_bounded() -> None:
     admission = Admission()
     with admission.admit() as ticket:
+        ticket.begin()
         ticket.hold(MAX_BYTES)
         with admission.admit() as another, pytest.raises(Problem, match="in flight"):
             another.hold(1)
         assert admission.writes == 1
     assert (admission.writes, admission.bytes) == (0, 0)
     admission.writes = MAX_WRITES
-    with pytest.raises(Problem, match="in flight"), admission.admit():
-        pass
+    with admission.admit() as ticket, pytest.raises(Problem, match="in flight"):
+        ticket.begin()
+    assert admission.writes == MAX_WRITES
