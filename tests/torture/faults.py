@@ -1,0 +1,170 @@
+"""The faults: what each does to the system, and how it is undone."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
+
+from tests.stack import Process
+from tests.torture.history import Window
+from tests.torture.schedule import KEYS, Fault
+from tests.torture.system import NAMES, PREFIX, System
+
+_MOST_LOST = 200_000
+"""Most bytes that are cut off the append-only file: some seconds' worth."""
+
+
+_UNCAPTURED = 30.0
+"""Seconds after which the recipe is surely there again."""
+
+
+class Faults:
+    """Does them.
+
+    Args:
+        system: what is hurt.
+        since: `time.monotonic()` when the run began.
+    """
+
+    def __init__(self, system: System, since: float) -> None:
+        self._system = system
+        self._since = since
+        self._locks = {name: anyio.Lock() for name in (*system.processes, *system.edges)}
+        self.losses: list[tuple[float, float, str]] = []
+        """When Redis went and when it was back, and why."""
+        self.uncaptured: list[Window] = []
+        self.done: dict[str, int] = {}
+
+    async def do(self, fault: Fault) -> None:
+        """Do one, for as long as it lasts, and undo it."""
+        async with self._locks[fault.target]:
+            try:
+                async with self._hurt(fault):
+                    await anyio.sleep(fault.seconds)
+            except (RedisError, PyMongoError, OSError):
+                return  # another fault was there before
+            self.done[fault.kind] = self.done.get(fault.kind, 0) + 1
+
+    async def heal(self) -> None:
+        """Undo everything: all runs, everything passes."""
+        for edge in self._system.edges.values():
+            edge.heal()
+        for name, process in self._system.processes.items():
+            if process.running:
+                process.thaw()
+            else:
+                await process.start(wait=name in ("redis", "mongo"))
+        await self._system.processes["redis"].wait_ready()
+        await self._system.redis.config_set("maxmemory", 0)
+
+    @asynccontextmanager
+    async def _hurt(self, fault: Fault) -> AsyncIterator[None]:
+        match fault.kind:
+            case "kill" | "restart" | "lose tail" | "lose all" | "clock back":
+                hurting = self._down(fault)
+            case "freeze":
+                hurting = self._frozen(self._system.processes[fault.target])
+            case "cut" | "stall" | "deafen" | "slow":
+                hurting = self._edge(fault)
+            case "out of memory":
+                hurting = self._full()
+            case "steal lease":
+                hurting = self._stolen(fault)
+            case _:
+                hurting = self._mischief(fault)
+        async with hurting:
+            yield
+
+    @asynccontextmanager
+    async def _down(self, fault: Fault) -> AsyncIterator[None]:
+        name = fault.target
+        process = self._system.processes[name]
+        gone = self._now()
+        await (process.stop(30) if fault.kind == "restart" else process.kill())
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                if fault.kind == "lose tail":
+                    self._system.truncate(min(fault.amount * 20, _MOST_LOST))
+                elif fault.kind == "lose all":
+                    self._system.forget()
+                elif fault.kind == "clock back":
+                    process = self._system.processes["redis"] = self._system.redis_process(clock=-fault.amount)
+                elif name == "redis":
+                    process = self._system.processes["redis"] = self._system.redis_process()
+                await process.start(wait=name == "redis")
+                if name == "redis":
+                    self.losses.append((gone, self._now(), fault.kind))
+                    self.uncaptured.append(Window(gone, self._now() + _UNCAPTURED, fault.kind))
+
+    @asynccontextmanager
+    async def _frozen(self, process: Process) -> AsyncIterator[None]:
+        process.freeze()
+        try:
+            yield
+        finally:
+            process.thaw()
+
+    @asynccontextmanager
+    async def _edge(self, fault: Fault) -> AsyncIterator[None]:
+        edge = self._system.edges[fault.target]
+        if fault.kind == "slow":
+            edge.delay = min(fault.amount, 500) / 1000
+        else:
+            {"cut": edge.cut, "stall": edge.stall, "deafen": edge.deafen}[fault.kind]()
+        try:
+            yield
+        finally:
+            edge.heal()
+
+    @asynccontextmanager
+    async def _full(self) -> AsyncIterator[None]:
+        redis = self._system.redis
+        used = int((await redis.info("memory"))["used_memory"])
+        await redis.config_set("maxmemory", max(1, used - 1024 * 1024))
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True), suppress(RedisError, OSError):
+                await redis.config_set("maxmemory", 0)
+
+    @asynccontextmanager
+    async def _stolen(self, fault: Fault) -> AsyncIterator[None]:
+        lease = NAMES.lease if fault.amount % 3 else NAMES.reconciler
+        await self._system.redis.set(lease, "thief", px=200 + fault.amount % 2000)
+        yield
+
+    @asynccontextmanager
+    async def _mischief(self, fault: Fault) -> AsyncIterator[None]:
+        redis = self._system.redis
+        began = self._now()
+        match fault.kind:
+            case "flush":
+                await redis.flushall()
+                self.losses.append((began, self._now(), fault.kind))
+                self.uncaptured.append(Window(began, self._now() + _UNCAPTURED, fault.kind))
+            case "ahead":
+                now = int(time.time() * 1000)
+                await redis.xadd(NAMES.stream, {"e": "ahead"}, id=f"{now + fault.amount}-0")
+            case "drop lease":
+                await redis.delete(NAMES.lease if fault.amount % 3 else NAMES.reconciler)
+            case "remove recipe":
+                await self._system.recipe_is_removed()
+                self.uncaptured.append(Window(began, began + _UNCAPTURED, fault.kind))
+            case "drop index":
+                await self._system.documents.drop_index("id_1")
+            case "expire":
+                for key in KEYS[:: 1 + fault.amount % 5]:
+                    await redis.pexpire(f"{PREFIX}:{key}", 1 + fault.amount % 50)
+            case "sweep":
+                await redis.set(NAMES.sweep, "asked for by the nemesis")
+            case other:
+                raise AssertionError(f"no such fault: {other}")
+        yield
+
+    def _now(self) -> float:
+        return time.monotonic() - self._since

@@ -1,0 +1,117 @@
+"""A plain client of Redis, which knows nothing of us; on RedisGears 1.x its replies wait for MongoDB."""
+
+import json
+from collections.abc import Awaitable, Iterator
+from typing import Any
+
+import anyio
+from pymongo.errors import PyMongoError
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+
+from tests.torture.clients import Recorder
+from tests.torture.history import Outcome, Side, Write
+from tests.torture.schedule import Step
+from tests.torture.system import PREFIX, System
+
+_PATIENCE = 4.0
+"""Seconds until a client gives up: longer than RedisGears 1.x lets it wait."""
+
+_TOO_LARGE = 2**63
+"""An integer that RedisJSON holds and BSON doesn't."""
+
+_QUEUED = ("not confirmed", "could not be queued")
+"""What the recipe for RedisGears 1.x says of writes that are in Redis."""
+
+
+class PlainClient:
+    """One client.
+
+    Args:
+        name: of the client; begins with "plain".
+        system: the system.
+        recorder: the history.
+    """
+
+    def __init__(self, name: str, system: System, recorder: Recorder) -> None:
+        self.name = name
+        self._system = system
+        self._recorder = recorder
+        self._redis: Redis = Redis.from_url(
+            system.setup.redis_url, socket_timeout=_PATIENCE, retry=Retry(NoBackoff(), 0), protocol=2
+        )
+        self._success = Outcome.ACKNOWLEDGED if system.engine == "gears1" else Outcome.QUEUED
+
+    async def run(self, steps: Iterator[Step], pause: float) -> None:
+        """Do these steps until cancelled, one in so many seconds at most."""
+        try:
+            for step in steps:
+                await anyio.sleep(pause)
+                if step.kind == "find":
+                    await self._find(step.key)
+                elif step.kind == "MULTI":
+                    await self._both(step)
+                else:
+                    await self._one(step)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._redis.aclose()
+
+    async def _one(self, step: Step) -> None:
+        deletes = step.kind in ("DEL", "JSON.DEL")
+        tag = None if deletes else self._recorder.tag(self.name)
+        key = f"{PREFIX}:{step.key}"
+        document: dict[str, Any] = {"v": tag}
+        poison = step.kind == "JSON.SET poison"
+        commands = {
+            "JSON.SET": ("JSON.SET", key, "$", json.dumps(document)),
+            "JSON.SET path": ("JSON.SET", key, "$.v", json.dumps(tag)),
+            "JSON.SET poison": ("JSON.SET", key, "$", json.dumps(document | {"n": _TOO_LARGE})),
+            "JSON.MERGE": ("JSON.MERGE", key, "$", json.dumps(document)),
+            "DEL": ("DEL", key),
+            "JSON.DEL": ("JSON.DEL", key),
+        }
+        write = self._recorder.begin(self.name, step.kind, step.key, tag)
+        success = Outcome.POISON if poison else self._success
+        await self._conclude([write], self._redis.execute_command(*commands[step.kind]), success)
+
+    async def _both(self, step: Step) -> None:
+        """Two documents in one MULTI, whose reply waits for nobody."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            writes = []
+            for key in (step.key, step.other):
+                tag = self._recorder.tag(self.name)
+                pipeline.execute_command("JSON.SET", f"{PREFIX}:{key}", "$", json.dumps({"v": tag}))
+                writes.append(self._recorder.begin(self.name, step.kind, key, tag))
+            await self._conclude(writes, pipeline.execute(), Outcome.QUEUED)
+
+    async def _conclude(self, writes: list[Write], sending: Awaitable[Any], success: Outcome) -> None:
+        outcome, detail = Outcome.UNKNOWN, ""
+        try:
+            reply = await sending
+        except BusyLoadingError as error:
+            outcome, detail = Outcome.NOTHING, str(error)
+        except ResponseError as error:
+            outcome, detail = _of_error(str(error)), str(error)
+        except (RedisError, OSError) as error:
+            detail = repr(error)
+        else:
+            outcome, detail = (Outcome.NOTHING if reply in (None, 0) else success), repr(reply)
+        for write in writes:
+            self._recorder.end(write, outcome, detail)
+
+    async def _find(self, key: str) -> None:
+        start = self._recorder.now()
+        try:
+            found = await self._system.documents.find_one({"id": key}, {"v": 1})
+        except PyMongoError:
+            return
+        self._recorder.seen(self.name, "find", key, found and found["v"], Side.MONGO, start)
+
+
+def _of_error(message: str) -> Outcome:
+    if "refused" in message:
+        return Outcome.REFUSED
+    return Outcome.QUEUED if any(words in message for words in _QUEUED) else Outcome.NOTHING

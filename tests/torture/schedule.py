@@ -1,0 +1,163 @@
+"""The schedule: what the clients and the nemesis will do, drawn from the seed before anything happens."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+KEYS = tuple(f"k{n}" for n in range(20))
+
+HTTP_KINDS = {
+    "PUT": 26,
+    "PUT async": 6,
+    "PUT If-Match": 12,
+    "POST": 10,
+    "PATCH": 12,
+    "DELETE": 12,
+    "GET": 14,
+    "LIST": 3,
+    "PUT invalid": 2,
+}
+"""What a client of the API does, by how often."""
+
+PLAIN_KINDS = {
+    "JSON.SET": 34,
+    "JSON.SET path": 14,
+    "JSON.MERGE": 10,
+    "DEL": 14,
+    "JSON.DEL": 6,
+    "MULTI": 8,
+    "JSON.SET poison": 6,
+    "find": 8,
+}
+"""What a plain client of Redis does, by how often."""
+
+PROCESSES = ("redis", "mongo", "worker-1", "worker-2", "api-1", "api-2")
+
+EDGES = tuple(f"{ours}>{theirs}" for ours in PROCESSES[2:] for theirs in PROCESSES[:2])
+"""Connections between two processes."""
+
+FAULTS = {
+    "kill": 14,
+    "freeze": 12,
+    "restart": 5,
+    "cut": 9,
+    "stall": 9,
+    "deafen": 7,
+    "slow": 7,
+    "lose tail": 5,
+    "lose all": 3,
+    "flush": 2,
+    "clock back": 3,
+    "ahead": 2,
+    "out of memory": 4,
+    "steal lease": 5,
+    "drop lease": 4,
+    "remove recipe": 4,
+    "drop index": 3,
+    "expire": 8,
+    "sweep": 4,
+}
+"""What the nemesis does, by how often."""
+
+_ON_PROCESSES = {"kill", "freeze", "restart"}
+_ON_EDGES = {"cut", "stall", "deafen", "slow"}
+_ON_MONGO = {"drop index"}
+_AT_ONCE = {"flush", "ahead", "steal lease", "drop lease", "remove recipe", "drop index", "expire", "sweep"}
+
+STORM, CALM = 24.0, 6.0
+"""Seconds of faults, and of none, in turn; a minute's worth of faults that never let go would test little."""
+
+_GAP = 1.6
+"""Mean seconds between the beginnings of two faults."""
+
+_SETTLE = 2.0
+"""Least seconds between two faults on the same target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a client does next.
+
+    Args:
+        kind: the operation.
+        key: the document's id.
+        other: another document's id, for operations on two.
+        look: what to look at right after an acknowledgement: "mongo", "other api" or nothing.
+    """
+
+    kind: str
+    key: str
+    other: str
+    look: str
+
+
+def steps(seed: int, client: str, kinds: dict[str, int]) -> Iterator[Step]:
+    """What a client does, without end.
+
+    Args:
+        seed: of the run.
+        client: its name.
+        kinds: its operations, by how often.
+    """
+    chance = random.Random(f"{seed} {client}")
+    names, weights = list(kinds), list(kinds.values())
+    while True:
+        [kind] = chance.choices(names, weights)
+        key, other = chance.sample(KEYS, 2)
+        [look] = chance.choices(["mongo", "other api", ""], [4, 3, 3])
+        yield Step(kind, key, other, look)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the nemesis does.
+
+    Args:
+        at: when, in seconds since the run began.
+        kind: one of `FAULTS`.
+        target: the process or edge that is hurt.
+        seconds: how long it lasts.
+        amount: how much: bytes of a tail, milliseconds of a delay, seconds of a clock, number of keys.
+    """
+
+    at: float
+    kind: str
+    target: str
+    seconds: float
+    amount: int
+
+    def __str__(self) -> str:
+        return f"{self.at:7.1f} s  {self.kind} {self.target} for {self.seconds:.1f} s ({self.amount})"
+
+
+def plan(seed: int, seconds: float, *, kinds: Sequence[str] = tuple(FAULTS)) -> list[Fault]:
+    """All faults of a run, in the order of their beginnings.
+
+    Args:
+        seed: of the run.
+        seconds: how long the run takes.
+        kinds: those that can be done here.
+    """
+    chance = random.Random(f"{seed} nemesis")
+    free_at: dict[str, float] = {}
+    faults: list[Fault] = []
+    at = CALM / 2
+    while at < seconds:
+        fault = _draw(chance, at, kinds)
+        if at % (STORM + CALM) < STORM and at >= free_at.get(fault.target, 0.0):
+            free_at[fault.target] = at + fault.seconds + _SETTLE
+            faults.append(fault)
+        at += chance.expovariate(1 / _GAP)
+    return faults
+
+
+def _draw(chance: random.Random, at: float, kinds: Sequence[str]) -> Fault:
+    [kind] = chance.choices(kinds, [FAULTS[kind] for kind in kinds])
+    if kind in _ON_PROCESSES:
+        target = chance.choice(PROCESSES)
+    elif kind in _ON_EDGES:
+        target = chance.choice(EDGES)
+    else:
+        target = "mongo" if kind in _ON_MONGO else "redis"
+    seconds = round(min(0.2 + chance.expovariate(1 / 1.5), 8.0), 2)
+    return Fault(round(at, 2), kind, target, 0.0 if kind in _AT_ONCE else seconds, int(10 ** chance.uniform(1, 4)))
