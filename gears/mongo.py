@@ -248,6 +248,12 @@ class Store:
         cursor = self._documents.find({id_field: {"$in": list(ids)}}, {id_field: 1, "_sync": 1})
         return {found[id_field]: version_of(found) async for found in cursor if isinstance(found[id_field], str)}
 
+    async def deleted(self, ids: Iterable[str]) -> dict[str, int]:
+        """The versions at which those of these documents that were ever deleted were deleted last."""
+        keys = {self.mapping.key(document_id): document_id for document_id in ids}
+        cursor = self._tombstones.find({"_id": {"$in": list(keys)}}, {"v": 1})
+        return {keys[found["_id"]]: int(found["v"]) async for found in cursor}
+
     async def documents_above(self, version: int) -> AsyncIterator[list[Document]]:
         """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time."""
         cursor = self._documents.find({"_sync.v": {"$gt": Int64(version)}})
@@ -291,12 +297,11 @@ class Store:
 
     async def _delete_again(self, inserted: Sequence[Change]) -> None:
         """Delete what was inserted late, by a committer that was held up, after another one had deleted it."""
-        versions = {self.mapping.key(change.document_id): change for change in inserted}
-        cursor = self._tombstones.find({"_id": {"$in": list(versions)}}, {"v": 1})
+        deleted = await self.deleted(change.document_id for change in inserted)
         late = [
-            DeleteOne(self._older(Remove(versions[found["_id"]].document_id, found["v"])))
-            async for found in cursor
-            if found["v"] > versions[found["_id"]].version
+            DeleteOne(self._older(Remove(change.document_id, deleted[change.document_id])))
+            for change in inserted
+            if deleted.get(change.document_id, -1) > change.version
         ]
         if late:
             await self._documents.bulk_write(late, ordered=False)

@@ -196,17 +196,20 @@ async def test_fill_wants_a_recent_reading_of_mongodb(engine: Engine) -> None:
 
 @pytest.mark.parametrize("held", [b'{"held":1}', None])
 async def test_roll_back_undoes_what_was_refused(engine: Engine, held: bytes | None) -> None:
-    await put(engine, "1", {"refused": 1})
+    since = await put(engine, "1", {"refused": 1})
     seen = await engine.redis.execute_command("JSON.GET", "todos:1")
-    assert await engine.roll_back("1", seen, held, version=5)
+    assert await engine.roll_back("1", seen, held, version=5, since=since)
     assert await get(engine, "1") == (None if held is None else {"held": 1})
     assert (await entries(engine))[1:] == [{"k": "todos:1", "e": "fill", "v": "5"}]
     assert not await engine.redis.exists(NAMES.gone + "1")
 
 
 async def test_roll_back_respects_a_later_write(engine: Engine) -> None:
+    since = await put(engine, "1", {"later": 1})
+    assert not await engine.roll_back("1", b'{"refused":1}', None, version=5, since=since)
     await put(engine, "1", {"later": 1})
-    assert not await engine.roll_back("1", b'{"refused":1}', None, version=5)
+    seen = await engine.redis.execute_command("JSON.GET", "todos:1")
+    assert not await engine.roll_back("1", seen, None, version=5, since=since), "the same again is a later write too"
     assert await get(engine, "1") == {"later": 1}
 
 

@@ -1,10 +1,15 @@
 """Promise 7: a refusal changes nothing, and is kept where somebody finds it."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pymongo
 import pytest
+import pytest_asyncio
 
+from gears.document import encode
+from gears.mongo import Remove, Store, Upsert, open_client
+from gears.stream import EntryId
 from tests.stack import Stack, eventually
 
 
@@ -101,6 +106,91 @@ async def test_an_evicted_write_is_reported_not_taken_for_a_delete(own_stack: St
     assert await own_stack.stored("a") == {"id": "a", "n": 1}
     [letter] = await dead_letters(own_stack, "a")
     assert "expired" in letter["reason"]
+
+
+async def test_a_write_between_a_batch_and_the_refused_one_is_refused_too(one_by_one: Stack) -> None:
+    """The state that the first batch reads is the refused one; rolling back then would undo the write in between."""
+    await one_by_one.start()
+    await one_by_one.client.put("/notes/a", json={"n": 1})
+    await one_by_one.worker.stop()
+    await one_by_one.set("a", {"n": 2}, prefix="notes")
+    token = await _write(one_by_one, {"n": 3})
+    await one_by_one.set("a", {"n": 2**63}, prefix="notes")
+    await one_by_one.worker.start()
+    await one_by_one.drained("notes")
+    assert await one_by_one.stored("a", "notes") == {"id": "a", "n": 1}
+    assert await one_by_one.get("a", "notes") == {"id": "a", "n": 1}
+    assert await _standing(one_by_one, token) == "refused"
+
+
+async def test_a_write_after_a_stale_read_through_is_kept(one_by_one: Stack) -> None:
+    await one_by_one.start()
+    await one_by_one.client.put("/notes/a", json={"n": 1})
+    stale = (await one_by_one.mongo_client.test.notes.find_one({"id": "a"}) or {})["_sync"]["v"]
+    await one_by_one.client.put("/notes/a", json={"n": 2})
+    await one_by_one.redis_client.pexpire("notes:a", 1)
+    await eventually(lambda: _absent(one_by_one, "notes:a"))
+    await one_by_one.worker.stop()
+    seconds, _ = await one_by_one.redis_client.time()
+    await one_by_one.redis_client.execute_command(
+        "TFCALL", "writethrough_notes.fill", 1, "notes:a", '{"n":1}', stale, seconds * 1000
+    )
+    token = await _write(one_by_one, {"n": 3})
+    await one_by_one.worker.start()
+    await one_by_one.drained("notes")
+    assert await _standing(one_by_one, token) == "committed"
+    assert await one_by_one.stored("a", "notes") == {"id": "a", "n": 3}
+
+
+@pytest.mark.parametrize("document", [{"n": 2}, None])
+async def test_what_was_committed_before_the_refused_write_is_not_called_refused(
+    document: dict[str, int] | None, own_stack: Stack
+) -> None:
+    """As if a committer had been killed between the bulk write and the acknowledgement."""
+    await own_stack.start()
+    await own_stack.client.put("/notes/a", json={"n": 1})
+    await own_stack.worker.stop()
+    token = await _write(own_stack, document)
+    version = EntryId.parse(token).version
+    client = open_client(own_stack.mongo_uri, timeout=5)
+    mapping = own_stack.settings.mappings[1]
+    change = Upsert("a", version, encode(mapping, "a", document, version)) if document else Remove("a", version)
+    await Store(client, mapping).commit([change], EntryId.parse(token))
+    client.close()
+    await own_stack.set("a", {"n": 2**63}, prefix="notes")
+    await own_stack.worker.start()
+    await own_stack.drained("notes")
+    assert await _standing(own_stack, token) == "committed"
+    expected = None if document is None else {"id": "a", "n": 2}
+    assert await own_stack.stored("a", "notes") == expected
+    assert await own_stack.get("a", "notes") == expected
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A stack that commits one entry at a time."""
+    stack = Stack(tmp_path_factory.mktemp("one"), WT_LEASE_TTL="1.5", WT_BATCH_SIZE="1")
+    try:
+        yield stack
+    finally:
+        await stack.close()
+
+
+async def _write(stack: Stack, document: dict[str, int] | None) -> str:
+    """Write the document `a`, or delete it, without waiting; returns the token."""
+    method = "DELETE" if document is None else "PUT"
+    answer = await stack.client.request(method, "/notes/a", json=document, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202, answer.text
+    return answer.headers["Sync-Token"]
+
+
+async def _standing(stack: Stack, token: str) -> str:
+    answer = await stack.client.get(f"/sync/{token}", params={"mapping": "notes"})
+    return str(answer.json()["mappings"]["notes"])
+
+
+async def _absent(stack: Stack, key: str) -> bool:
+    return not await stack.redis_client.exists(key)
 
 
 async def _rolled_back(stack: Stack, document_id: str, expected: object) -> bool:

@@ -22,6 +22,7 @@ from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names, decode_entry
 from gears.watermark import encode_commit
+from worker.ahead import Ahead
 from worker.lease import Lease
 from worker.plan import Decision, KeyEntries, Refusal, State, Verify, coalesce, decide
 from worker.refuse import refuse, restore
@@ -83,6 +84,7 @@ class Committer:
         self._batch_size = batch_size
         self._watermark = ZERO
         self._inherited = ZERO
+        self._ahead = Ahead(redis, self._names)
         self._rewind: Rewind | None = None
         self._acknowledge_script = redis.register_script(_ACKNOWLEDGE)
 
@@ -167,13 +169,18 @@ class Committer:
             refusals.append(Refusal(key, reason, seen if isinstance(seen, bytes) else None))
         self._lease.check()
         if checks:
-            await restore(self._engine, self._store, checks)
-        refused_entries = await refuse(self._redis, self._engine, self._store, refusals) if refusals else {}
+            await restore(self._engine, self._store, checks, self._ahead, last=last)
+        refused_entries = await self._refuse(refusals, last) if refusals else {}
         refused_entries |= await self._refused_before(entries)
         await self._acknowledge(entries[-1].id, keys.values(), refused_entries)
         await self._engine.release()
         self._reporter.committed(len(entries), len(refused_entries))
         return len(entries)
+
+    async def _refuse(self, refusals: Sequence[Refusal], last: EntryId) -> dict[EntryId, str]:
+        self._inherited = max(self._inherited, last)  # should this have to be done again
+        lost = ZERO if self._rewind is None else self._rewind.checkpoint
+        return await refuse(self._redis, self._engine, self._store, refusals, self._ahead, last=last, lost=lost)
 
     async def _decide(self, key: KeyEntries, state: State) -> Decision:
         if isinstance(state, bytes) and len(state) > _LARGE:
@@ -182,7 +189,7 @@ class Committer:
         return decide(self._engine.mapping, key, state)
 
     async def _refused_before(self, entries: Sequence[Entry]) -> dict[EntryId, str]:
-        """What a predecessor refused and rolled back without coming to say so: it looks well now, and isn't."""
+        """What was refused and rolled back without anybody's coming to say so: it looks well now, and isn't."""
         if entries[0].id > self._inherited:
             return {}
         ids = {entry.id for entry in entries}

@@ -1,6 +1,11 @@
-"""Refusals and stale fills: Redis goes back to what MongoDB holds."""
+"""Refusals and stale fills: Redis goes back to what MongoDB holds.
+
+But not a key that is written again further on in the stream: a roll-back would undo that write too, whose entry then
+told of a state that is gone. The batch with the key's last write decides.
+"""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -11,45 +16,94 @@ from gears.mongo import DeadLetter, Store
 from gears.redis import Redis
 from gears.refusals import record_refusals
 from gears.stream import EntryId, Names
+from worker.ahead import Ahead
 from worker.plan import Refusal, Verify
 
 log = structlog.get_logger()
 
 
-async def refuse(redis: Redis, engine: Engine, store: Store, refusals: Sequence[Refusal]) -> dict[EntryId, str]:
+async def refuse(
+    redis: Redis,
+    engine: Engine,
+    store: Store,
+    refusals: Sequence[Refusal],
+    ahead: Ahead,
+    *,
+    last: EntryId,
+    lost: EntryId,
+) -> dict[EntryId, str]:
     """Set refused states aside: keep them as dead letters, remember the refusal, roll Redis back.
 
     In this order, so that a committer that stops halfway leaves its successor enough to tell the writers the truth.
     Doing it again changes nothing.
 
+    Args:
+        redis: client with replies as bytes.
+        engine: the mapping's engine.
+        store: the mapping's documents in MongoDB.
+        refusals: the refused states.
+        ahead: tells of later writes.
+        last: the last entry of the batch.
+        lost: up to which entry versions in MongoDB say nothing of the entries that Redis has now.
+
     Returns:
-        The refused entries with their reasons.
+        The refused entries with their reasons; not those that a predecessor committed before the refused state came.
 
     Raises:
         MongoError, RedisError: do it again.
     """
     await store.keep_dead_letters([_dead_letter(refusal) for refusal in refusals])
-    entries = {entry_id: refusal.reason for refusal in refusals for entry_id in refusal.entries.ids}
+    committed = await _committed(engine, store, refusals)
+    entries = {
+        entry_id: refusal.reason
+        for refusal in refusals
+        for entry_id in refusal.entries.ids
+        if entry_id <= lost or entry_id.version > committed.get(refusal.entries.key, 0)
+    }
     await record_refusals(redis, Names(engine.mapping.prefix), entries.items())
+    await ahead.look(last)
     for refusal in refusals:
         log.warning("refused", key=repr(refusal.entries.key)[1:], reason=refusal.reason)
-        if refusal.seen is None:
+        if refusal.seen is None or ahead.written(refusal.entries.key, last):
             continue
         try:
             document_id = engine.mapping.id_of(refusal.entries.key)
         except Refused:
             await _delete(redis, refusal.entries.key)  # MongoDB can't hold anything under such a key
         else:
-            await _give_back(engine, store, document_id, refusal.seen)
+            await _give_back(engine, store, document_id, refusal.seen, since=ahead.seen)
     return entries
 
 
-async def restore(engine: Engine, store: Store, checks: Sequence[Verify]) -> None:
-    """Where Redis was given a document that MongoDB has replaced since, give it the present one."""
+async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead: Ahead, *, last: EntryId) -> None:
+    """Where Redis was given a document that MongoDB has replaced since, give it the present one.
+
+    Args:
+        engine: the mapping's engine.
+        store: the mapping's documents in MongoDB.
+        checks: what Redis was given.
+        ahead: tells of later writes.
+        last: the last entry of the batch.
+    """
     held = await store.versions(check.document_id for check in checks)
-    for check in checks:
-        if check.seen is not None and held.get(check.document_id, 0) != check.entries.filled_from:
-            await _give_back(engine, store, check.document_id, check.seen)
+    stale = [check for check in checks if held.get(check.document_id, 0) != check.entries.filled_from]
+    if stale:
+        await ahead.look(last)
+    for check in stale:
+        if check.seen is not None and not ahead.written(check.entries.key, last):
+            await _give_back(engine, store, check.document_id, check.seen, since=ahead.seen)
+
+
+async def _committed(engine: Engine, store: Store, refusals: Sequence[Refusal]) -> dict[bytes, int]:
+    """The newest version of each key that MongoDB knows, be it of a document or of a delete."""
+    ids = {}
+    for refusal in refusals:
+        with suppress(Refused):
+            ids[engine.mapping.id_of(refusal.entries.key)] = refusal.entries.key
+    if not ids:
+        return {}
+    held, deleted = await store.versions(ids), await store.deleted(ids)
+    return {key: max(held.get(i, 0), deleted.get(i, 0)) for i, key in ids.items()}
 
 
 async def _delete(redis: Redis, key: bytes) -> None:
@@ -59,12 +113,12 @@ async def _delete(redis: Redis, key: bytes) -> None:
         await pipeline.execute()
 
 
-async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes) -> None:
+async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, *, since: EntryId) -> None:
     stored = await store.find(document_id)
     document = None if stored is None else to_text(decode(stored))
     version = 0 if stored is None else version_of(stored)
     try:
-        await engine.roll_back(document_id, seen, document, version=version)
+        await engine.roll_back(document_id, seen, document, version=version, since=since)
     except RedisRefused as error:
         log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
 

@@ -68,6 +68,6 @@ async def _roll_back(engine: Engine, proof: Proof) -> None:
     version = 0 if proof.stored is None else version_of(proof.stored)
     seen = proof.state if isinstance(proof.state, bytes) else b""
     try:
-        await engine.roll_back(engine.mapping.id_of(proof.key), seen, document, version=version)
+        await engine.roll_back(engine.mapping.id_of(proof.key), seen, document, version=version, since=proof.newest)
     except RedisRefused as error:
         log.error("Redis refused a roll-back", key=repr(proof.key)[1:], error=str(error))

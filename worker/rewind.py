@@ -53,7 +53,7 @@ class Rewind:
         self._engine = engine
         self._store = store
         self._watermark = watermark
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._names = Names(engine.mapping.prefix)
         self._run = b""
         self._written: set[bytes] = set()
@@ -70,7 +70,7 @@ class Rewind:
             MongoError, RedisError: it isn't complete; do it again.
         """
         self._run = await server_run(self._redis)
-        await raise_stream(self._redis, self._names, EntryId(self._checkpoint.ms + 1, 0))
+        await raise_stream(self._redis, self._names, EntryId(self.checkpoint.ms + 1, 0))
         restored = 0
         async for ids in self._store.deleted_above(self._watermark.version):
             check()
@@ -84,9 +84,9 @@ class Rewind:
     def lift(self, keys: Iterable[KeyEntries]) -> None:
         """Give writes made since Redis started a version above the checkpoint, if its clock gave them a lower one."""
         for key in keys:
-            if key.run == self._run and key.ids[-1] <= self._checkpoint:
+            if key.run == self._run and key.ids[-1] <= self.checkpoint:
                 self._lifts += 1
-                key.lifted = self._checkpoint.version + self._lifts
+                key.lifted = self.checkpoint.version + self._lifts
 
     async def _give_back(self, states: Mapping[str, bytes | None]) -> int:
         await self._note_writes()

@@ -182,7 +182,9 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def roll_back(self, document_id: str, seen: bytes, document: bytes | None, *, version: int) -> bool:
+    async def roll_back(
+        self, document_id: str, seen: bytes, document: bytes | None, *, version: int, since: EntryId
+    ) -> bool:
         """Give Redis back what MongoDB holds, if the key still holds the refused document.
 
         Args:
@@ -190,6 +192,7 @@ class Engine(ABC):
             seen: JSON text of the refused document as read by the committer.
             document: JSON text of what MongoDB holds; None for nothing.
             version: the version of what MongoDB holds.
+            since: nothing is done when the stream tells of a write to the key after this entry.
 
         Returns:
             Whether it was rolled back; False when the key had been written again.

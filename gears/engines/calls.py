@@ -37,8 +37,10 @@ class CallEngine(Engine):
         done = await self._call("restore", document_id, document or b"", str(since))
         return bool(done == b"1")
 
-    async def roll_back(self, document_id: str, seen: bytes, document: bytes | None, *, version: int) -> bool:
-        done = await self._call("roll_back", document_id, seen, document or b"", version)
+    async def roll_back(
+        self, document_id: str, seen: bytes, document: bytes | None, *, version: int, since: EntryId
+    ) -> bool:
+        done = await self._call("roll_back", document_id, seen, document or b"", version, str(since))
         return bool(done == b"1")
 
     @abstractmethod

@@ -123,8 +123,8 @@ local function fill(key, document, version, since, at)
     return current(key)
 end
 
-local function roll_back(key, seen, document, version)
-    if kind(key) ~= JSON_TYPE or current(key) ~= seen then return '0' end
+local function roll_back(key, seen, document, version, since)
+    if kind(key) ~= JSON_TYPE or current(key) ~= seen or written_since(key, since) then return '0' end
     add(key, 'fill', 'v', version)
     return set(key, document) or '1'
 end

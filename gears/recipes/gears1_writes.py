@@ -165,9 +165,9 @@ def fill(key, document, filled_from, since, at):
     return [current(key)]
 
 
-def roll_back(key, seen, document, filled_from):
+def roll_back(key, seen, document, filled_from, since):
     """Give Redis back what MongoDB holds, after a refusal."""
-    if execute("TYPE", key) != JSON_TYPE or current(key) != seen:
+    if execute("TYPE", key) != JSON_TYPE or current(key) != seen or written_since(key, since):
         return ["0"]
     add(key, "fill", "v", filled_from)
     bring(key, document)

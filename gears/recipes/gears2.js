@@ -105,8 +105,8 @@ redis.registerFunction('fill', (client, key, document, version, since) => {
     return current(client, key);
 }, {description: 'gives Redis what MongoDB holds'});
 
-redis.registerFunction('roll_back', (client, key, seen, document, version) => {
-    if (!isJson(client, key) || current(client, key) !== seen) return '0';
+redis.registerFunction('roll_back', (client, key, seen, document, version, since) => {
+    if (!isJson(client, key) || current(client, key) !== seen || writtenSince(client, key, since)) return '0';
     add(client, key, 'fill', 'v', version);
     if (document === '') client.call('DEL', key);
     else client.call('JSON.SET', key, '$', document);

@@ -46,16 +46,17 @@ def check(events: Iterable[Event], lost: Sequence[Window] = (), uncaptured: Sequ
         uncaptured: when a plain client's delete may have gone unnoticed, by design.
 
     Returns:
-        What is wrong: at most one violation for each state seen.
+        What is wrong, once for the same writes however often it was seen.
     """
     by_key: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         by_key[event.key].append(event)
-    return [
-        violation
-        for key, about_key in sorted(by_key.items())
-        for violation in _Key(key, about_key, lost, uncaptured).violations()
-    ]
+    found: dict[object, Violation] = {}
+    for key, about_key in sorted(by_key.items()):
+        for violation in _Key(key, about_key, lost, uncaptured).violations():
+            writes = tuple(id(event) for event in violation.history if isinstance(event, Write))
+            found.setdefault((violation.promise, key, writes), violation)
+    return list(found.values())
 
 
 class _Latest:

@@ -26,7 +26,7 @@ PLAIN_KINDS = {
     "DEL": 14,
     "JSON.DEL": 6,
     "MULTI": 8,
-    "JSON.SET poison": 6,
+    "JSON.SET poison": 3,
     "find": 8,
 }
 """What a plain client of Redis does, by how often."""
