@@ -17,10 +17,6 @@ _MOST_LOST = 200_000
 """Most bytes that are cut off the append-only file: some seconds' worth."""
 
 
-_UNCAPTURED = 30.0
-"""Seconds after which the recipe is surely there again."""
-
-
 class Faults:
     """Does them.
 
@@ -33,9 +29,9 @@ class Faults:
         self._system = system
         self._since = since
         self._locks = {name: anyio.Lock() for name in (*system.processes, *system.edges)}
-        self.losses: list[tuple[float, float, str]] = []
-        """When Redis went and when it was back, and why."""
-        self.uncaptured: list[Window] = []
+        self.lost: list[Window] = []
+        """When Redis was away, or lost all, and why."""
+        self.recipe_removed: list[Window] = []
         self.done: dict[str, int] = {}
 
     async def do(self, fault: Fault) -> None:
@@ -98,8 +94,7 @@ class Faults:
                     process = self._system.processes["redis"] = self._system.redis_process()
                 await process.start(wait=name == "redis")
                 if name == "redis":
-                    self.losses.append((gone, self._now(), fault.kind))
-                    self.uncaptured.append(Window(gone, self._now() + _UNCAPTURED, fault.kind))
+                    self.lost.append(Window(gone, self._now(), fault.kind))
 
     @asynccontextmanager
     async def _frozen(self, process: Process) -> AsyncIterator[None]:
@@ -145,8 +140,7 @@ class Faults:
         match fault.kind:
             case "flush":
                 await redis.flushall()
-                self.losses.append((began, self._now(), fault.kind))
-                self.uncaptured.append(Window(began, self._now() + _UNCAPTURED, fault.kind))
+                self.lost.append(Window(began, self._now(), fault.kind))
             case "ahead":
                 now = int(time.time() * 1000)
                 await redis.xadd(NAMES.stream, {"e": "ahead"}, id=f"{now + fault.amount}-0")
@@ -154,7 +148,7 @@ class Faults:
                 await redis.delete(NAMES.lease if fault.amount % 3 else NAMES.reconciler)
             case "remove recipe":
                 await self._system.recipe_is_removed()
-                self.uncaptured.append(Window(began, began + _UNCAPTURED, fault.kind))
+                self.recipe_removed.append(Window(began, self._now(), fault.kind))
             case "drop index":
                 await self._system.documents.drop_index("id_1")
             case "expire":

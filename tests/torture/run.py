@@ -1,5 +1,6 @@
 """One run: the system, its clients, the nemesis and what follows."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tests.torture.check import Violation, check
 from tests.torture.clients import Recorder
 from tests.torture.faults import Faults
 from tests.torture.finish import NotWell, compare, recover
-from tests.torture.history import Window
+from tests.torture.history import Outcome, Window, Write
 from tests.torture.http_client import HttpClient
 from tests.torture.plain_client import PlainClient
 from tests.torture.schedule import HTTP_KINDS, PLAIN_KINDS, Fault, plan, steps
@@ -84,10 +85,11 @@ async def torture(folder: Path, engine: str, *, seed: int, seconds: float, rate:
             tasks.cancel_scope.cancel()
     run.ready = poll.share
     run.faults = faults.done
-    run.lost = [Window(gone, poll.ready_after(back), kind) for gone, back, kind in faults.losses]
-    run.uncaptured = faults.uncaptured
+    run.lost = poll.until_ready(faults.lost)
+    run.uncaptured = run.lost + poll.until_ready(faults.recipe_removed)
     if engine == "function":  # plain clients' deletes are captured by a worker, if one is there
         run.uncaptured.append(Window(0.0, recorder.now(), "no recipe captures plain clients"))
+    _without_recipe(recorder, run.uncaptured)
     run.violations += [Violation(0, f"an answer like {w.detail}", w.key, (w,)) for w in recorder.strange]
     run.violations += check(recorder.events, run.lost, run.uncaptured)
     return run
@@ -104,6 +106,15 @@ async def _work(system: System, recorder: Recorder, faults: Faults, run: Run) ->
             tasks.start_soon(plain.run, steps(run.seed, plain.name, PLAIN_KINDS), pause)
         for fault in run.schedule:
             tasks.start_soon(_at, recorder, faults, fault)
+
+
+def _without_recipe(recorder: Recorder, uncaptured: list[Window]) -> None:
+    """Where no recipe holds a plain client's reply, the reply says nothing of MongoDB."""
+    plain = [write for write in recorder.events if isinstance(write, Write) and write.client.startswith("plain")]
+    for write in plain:
+        unheld = any(window.touches(write.start, write.end) for window in uncaptured)
+        if unheld and write.outcome is Outcome.ACKNOWLEDGED:
+            write.outcome, write.acknowledged = Outcome.QUEUED, None
 
 
 async def _at(recorder: Recorder, faults: Faults, fault: Fault) -> None:
@@ -124,8 +135,11 @@ class Readiness:
         """The part of all questions that was answered with yes."""
         return sum(ready for _, _, ready in self._asked) / max(1, len(self._asked))
 
-    def ready_after(self, time: float) -> float:
-        """When an API first said, of what it saw after this time, that it is ready."""
+    def until_ready(self, windows: Iterable[Window]) -> list[Window]:
+        """These, made longer until an API first said, of what it saw afterwards, that it is ready."""
+        return [Window(window.start, self._ready_after(window.end), window.what) for window in windows]
+
+    def _ready_after(self, time: float) -> float:
         return next((end for start, end, ready in self._asked if ready and start >= time + _STALE), float("inf"))
 
     async def run(self) -> None:
