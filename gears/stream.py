@@ -138,6 +138,10 @@ class Names:
         """String: the token of the reconciler that works on this mapping."""
         self.sweep = f"{self.stream}:sweep"
         """String: the reason why the reconciler should sweep now; set by the worker, or by hand."""
+        self.run = f"{self.stream}:run"
+        """String: the server run that captured the last committed entry."""
+        self.gaps = f"{self.stream}:gaps"
+        """List: the latest gaps in what was committed, `<entry id> <entry id>`; see `gears.gaps`."""
         self.skipped = f"{self.stream}:skipped"
         """String: pairs of versions, while a repair goes on: from the first to the second the stream was moved on,
         above what MongoDB turned out to hold, so that no write here ever got one in between."""

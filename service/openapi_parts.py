@@ -142,7 +142,10 @@ SCHEMAS: Json = {
         {
             "token": _TOKEN,
             "committed": {"type": "boolean", "description": "Whether all these mappings are committed that far."},
-            "mappings": {"type": "object", "additionalProperties": {"enum": ["committed", "pending", "refused"]}},
+            "mappings": {
+                "type": "object",
+                "additionalProperties": {"enum": ["committed", "pending", "refused", "lost"]},
+            },
         }
     ),
     "Ready": _object({"status": {"const": "ready"}}, {"checks": _STRINGS}),

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from gears.backlog import read_backlog
 from gears.errors import RedisAway
+from gears.gaps import is_lost
 from gears.mapping import Mapping
 from gears.redis import AWAY, Redis
 from gears.refusals import refusal_of
@@ -15,7 +16,7 @@ from gears.stream import EntryId, Names
 from service.inspect import Inspection, Inspector, MappingState
 from service.problems import BAD_REQUEST, NOT_FOUND, Problem
 
-Standing = Literal["committed", "pending", "refused"]
+Standing = Literal["committed", "pending", "refused", "lost"]
 
 
 class Sync:
@@ -51,9 +52,15 @@ class Sync:
             standings = {mapping.prefix: await self._standing(mapping, entry_id) for mapping in mappings}
         except AWAY as error:
             raise RedisAway(str(error)) from error
-        if not any(known for known, _ in standings.values()):
+        known = [standing for is_known, standing in standings.values() if is_known]
+        if not known:
             raise Problem(NOT_FOUND, f"no entry as new as {entry_id} was ever added")
-        words = {prefix: standing for prefix, (_, standing) in standings.items()}
+        # Redis forgets the tails of all streams at once; what one of them didn't lose was never an entry of another.
+        lost = all(standing == "lost" for standing in known)
+        words = {
+            prefix: "committed" if standing == "lost" and not lost else standing
+            for prefix, (_, standing) in standings.items()
+        }
         committed = all(word == "committed" for word in words.values())
         return _json({"token": str(entry_id), "committed": committed, "mappings": words})
 
@@ -63,8 +70,10 @@ class Sync:
         known = entry_id <= backlog.last_entry
         if not backlog.committed(entry_id):
             return known, "pending"
-        refused = await refusal_of(self._redis, Names(mapping.prefix), entry_id)
-        return known, "committed" if refused is None else "refused"
+        names = Names(mapping.prefix)
+        if await refusal_of(self._redis, names, entry_id) is not None:
+            return known, "refused"
+        return known, "lost" if await is_lost(self._redis, names, entry_id) else "committed"
 
 
 def as_json(inspection: Inspection) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Promises 2 and 3 when Redis comes back older than MongoDB: without its tail, emptied, with its clock set back."""
 
+import os
 import shutil
 from typing import Any
 
@@ -25,9 +26,10 @@ async def in_mongodb(stack: Stack) -> dict[str, Any]:
     return {document["id"]: document async for document in found}
 
 
-async def put(stack: Stack, document_id: str, n: int) -> None:
+async def put(stack: Stack, document_id: str, n: int) -> str:
     answer = await stack.client.put(f"/notes/{document_id}", json={"n": n}, headers={"Prefer": "wait=20"})
     assert answer.is_success, answer.text
+    return answer.headers["Sync-Token"]
 
 
 async def recovered(stack: Stack) -> None:
@@ -159,3 +161,57 @@ async def test_a_write_that_waits_while_redis_is_restarted_is_not_called_confirm
     assert answers[0].status_code == 504
     assert "Sync-Token" not in answers[0].headers
     assert "may have lost it" in answers[0].json()["detail"]
+
+
+@pytest.mark.parametrize("lost", ["tail", "all"])
+async def test_a_token_of_what_redis_lost_is_called_lost_and_one_of_what_mongodb_has_committed(
+    lost: str, own_stack: Stack
+) -> None:
+    await own_stack.start()
+    before = await put(own_stack, "before", 0)
+    [aof] = (own_stack.folder / "redis" / "appendonlydir").glob("*.incr.aof")
+    size = aof.stat().st_size
+    committed = await put(own_stack, "committed", 0)
+    await own_stack.worker.stop()
+    answer = await own_stack.client.put("/notes/pending", json={}, headers={"Prefer": "respond-async"})
+    pending = answer.headers["Sync-Token"]
+    assert await standing(own_stack, pending) == "pending"
+    if lost == "tail":
+        await own_stack.redis.kill()
+        os.truncate(aof, size)
+        await own_stack.redis.start()
+    else:
+        await lose_everything_since(own_stack, None)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    after = await put(own_stack, "after", 0)
+    tokens = {"before": before, "committed": committed, "pending": pending, "after": after}
+    expected = {"before": "committed", "committed": "committed", "pending": "lost", "after": "committed"}
+    assert {name: await standing(own_stack, token) for name, token in tokens.items()} == expected
+    assert (await own_stack.client.get(f"/sync/{pending}")).json()["committed"] is False
+    assert set(await in_mongodb(own_stack)) == {"before", "committed", "after"}
+    await own_stack.worker.kill()
+    await own_stack.redis.kill()
+    await own_stack.redis.start()
+    await own_stack.worker.start()
+    last = await put(own_stack, "last", 0)
+    assert {name: await standing(own_stack, token) for name, token in tokens.items()} == expected
+    assert await standing(own_stack, last) == "committed"
+
+
+async def test_a_restart_that_lost_nothing_makes_no_token_of_another_mapping_lost(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 0)
+    await own_stack.redis.kill()
+    await own_stack.redis.start()
+    await recovered(own_stack)
+    answer = await own_stack.client.put("/todos/a", json={"name": "a"}, headers={"Prefer": "wait=20"})
+    token = answer.headers["Sync-Token"]
+    await put(own_stack, "b", 0)
+    assert (await own_stack.client.get(f"/sync/{token}")).json()["committed"] is True
+
+
+async def standing(stack: Stack, token: str) -> str:
+    answer = (await stack.client.get(f"/sync/{token}", params={"mapping": "notes"})).json()
+    assert answer["committed"] == (answer["mappings"]["notes"] == "committed")
+    return str(answer["mappings"]["notes"])

@@ -5,6 +5,7 @@ the list of what is left to do: a committer starts at its beginning, whatever it
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -17,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from gears.backlog import last_entry
 from gears.engines import Engine
 from gears.errors import LeaseLost, Rewound
+from gears.gaps import REMEMBERED_GAPS, Runs
 from gears.mongo import MongoError, Store
 from gears.redis import Redis
 from gears.refusals import refusals_from
@@ -43,12 +45,17 @@ local function after(a, b)
 end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lease lost' end
 if (redis.call('GET', KEYS[2]) or '0-0') ~= ARGV[6] then return 'rewound' end
-for i = 5, #KEYS do
+for i = 7, #KEYS do
     local mark = redis.call('GET', KEYS[i])
     if mark and not after(mark, ARGV[2]) then redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 end
 redis.call('XTRIM', KEYS[3], 'MINID', ARGV[3])
 redis.call('SET', KEYS[2], ARGV[2])
+if ARGV[7] ~= '' then redis.call('SET', KEYS[5], ARGV[7]) end
+for i = 9, #ARGV do
+    redis.call('RPUSH', KEYS[6], ARGV[i])
+    redis.call('LTRIM', KEYS[6], -ARGV[8], -1)
+end
 redis.call('PUBLISH', KEYS[4], ARGV[4])
 return 'done'
 """
@@ -85,6 +92,7 @@ class Committer:
         self._watermark = ZERO
         self._inherited = ZERO
         self._ahead = Ahead(redis, self._names)
+        self._runs = Runs(b"", ZERO)
         self._rewind: Rewind | None = None
         self._acknowledge_script = redis.register_script(_ACKNOWLEDGE)
 
@@ -114,8 +122,15 @@ class Committer:
                     self._reporter.restoring(f"Redis forgot what was committed after {self._watermark}")
                     restored = await self._rewind.restore(self._lease.check)
                     self._log.warning("gave Redis back what it had lost", keys=restored)
+        self._runs = await self._last_run()
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)
+
+    async def _last_run(self) -> Runs:
+        run: Any = await self._redis.get(self._names.run) or b""
+        if self._rewind is None:
+            return Runs(run, self._watermark)
+        return Runs(run or b"forgotten", self._rewind.checkpoint)
 
     async def _read(self, position: EntryId) -> list[Entry]:
         reply: Any = await self._redis.xread(
@@ -172,7 +187,7 @@ class Committer:
             await restore(self._engine, self._store, checks, self._ahead, last=last)
         refused_entries = await self._refuse(refusals, last) if refusals else {}
         refused_entries |= await self._refused_before(entries)
-        await self._acknowledge(entries[-1].id, keys.values(), refused_entries)
+        await self._acknowledge(entries, keys.values(), refused_entries)
         await self._engine.release()
         self._reporter.committed(len(entries), len(refused_entries))
         return len(entries)
@@ -195,11 +210,16 @@ class Committer:
         ids = {entry.id for entry in entries}
         return {i: reason for i, reason in await refusals_from(self._redis, self._names, entries[0].id) if i in ids}
 
-    async def _acknowledge(self, last: EntryId, keys: Iterable[KeyEntries], refused: dict[EntryId, str]) -> None:
+    async def _acknowledge(
+        self, entries: Sequence[Entry], keys: Iterable[KeyEntries], refused: dict[EntryId, str]
+    ) -> None:
+        last, runs = entries[-1].id, replace(self._runs)
+        gaps = runs.follow(entries)
+        names = self._names
         prefix = len(self._names.prefix) + 1
         marks = [self._names.gone.encode() + key.key[prefix:] for key in keys if key.marked]
         done = await self._acknowledge_script(
-            keys=[self._names.lease, self._names.watermark, self._names.stream, self._names.channel, *marks],
+            keys=[names.lease, names.watermark, names.stream, names.channel, names.run, names.gaps, *marks],
             args=[
                 self._lease.token,
                 str(last),
@@ -207,13 +227,16 @@ class Committer:
                 encode_commit(last, sorted(refused.items())),
                 GONE_TTL,
                 str(self._watermark),
+                b"" if runs.run == self._runs.run else runs.run,
+                REMEMBERED_GAPS,
+                *map(str, gaps),
             ],
         )
         if done == b"lease lost":
             raise LeaseLost("another committer took over")
         if done == b"rewound":
             raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
-        self._watermark = last
+        self._watermark, self._runs = last, runs
 
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(

@@ -14,7 +14,7 @@ from gears.backlog import last_entry
 from gears.document import decode, to_text, version_of
 from gears.engines import Engine
 from gears.errors import RedisRefused
-from gears.redis import Redis
+from gears.redis import Redis, server_run
 from gears.stream import BACKFILL, EntryId, Names
 from worker.compare import Kind, Other
 from worker.prove import Proof
@@ -56,9 +56,11 @@ async def _make_room(redis: Redis, names: Names, version: int) -> None:
 
 
 async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None:
+    run = await server_run(redis)
     async with redis.pipeline(transaction=False) as pipeline:
         for proof in proofs:
-            entry: dict[Any, Any] = {"k": proof.key, "e": "del" if proof.state is Other.ABSENT else BACKFILL}
+            event = "del" if proof.state is Other.ABSENT else BACKFILL
+            entry: dict[Any, Any] = {"k": proof.key, "e": event, "r": run}
             pipeline.xadd(names.stream, entry)
         await pipeline.execute()
 
