@@ -10,12 +10,15 @@ import anyio
 import typer
 from pydantic import ValidationError
 
+from gears.access.command import access
 from gears.engines import Engine, open_engine
 from gears.errors import ConfigError
 from gears.redis import AWAY, RedisError, connect
 from gears.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The recipe that makes Redis write through.")
+
+app.add_typer(access, name="access")
 
 
 class EngineName(StrEnum):

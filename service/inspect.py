@@ -114,8 +114,7 @@ class Inspector:
         await ping(self._mongo, timeout=DEADLINE)
 
     async def _warn(self, inspection: Inspection) -> None:
-        config = await self._redis.config_get("maxmemory-policy")
-        policy = next((_text(value) for value in config.values()), "")
+        policy = str((await self._redis.info("memory")).get("maxmemory_policy", ""))
         if policy.startswith("allkeys-"):
             inspection.warnings.append(
                 f"Redis's maxmemory-policy is {policy}: it may evict a sync stream, and with it writes that MongoDB "
@@ -132,7 +131,3 @@ async def _ask(name: str, errors: dict[str, str], question: Callable[[], Awaitab
             errors[name] = str(error)[:300] or type(error).__name__
         else:
             del errors[name]
-
-
-def _text(value: bytes | str | None) -> str:
-    return value.decode() if isinstance(value, bytes) else value or ""

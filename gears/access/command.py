@@ -1,0 +1,84 @@
+"""`python -m gears access redis|mongo`: the users with least privilege, printed or set up."""
+
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import anyio
+import typer
+from pydantic import ValidationError
+from redis.exceptions import ResponseError
+
+from gears.access import mongo, redis
+from gears.access.roles import Role, passwords
+from gears.engines.detect import detect
+from gears.errors import ConfigError
+from gears.mongo import MongoError, open_client
+from gears.redis import AWAY, RedisError, connect
+from gears.settings import Settings
+
+access = typer.Typer(
+    no_args_is_help=True,
+    help="Users who may do their work and nothing more: writethrough_service, writethrough_worker and, in Redis, "
+    "writethrough_client; those whose password is in SERVICE_PASSWORD, WORKER_PASSWORD, CLIENT_PASSWORD.",
+)
+
+ApplyOption = Annotated[bool, typer.Option("--apply", help="Set them up, instead of printing them.")]
+EngineOption = Annotated[str | None, typer.Option(help="gears1, gears2 or function; else the server is asked.")]
+
+
+@access.command("redis")
+def redis_command(apply: ApplyOption = False, engine: EngineOption = None) -> None:
+    """Lines for Redis's ACL file; or with --apply the users, set up by the user in REDIS_URL."""
+    _run(lambda settings: _redis(settings, apply=apply, engine=engine))
+
+
+@access.command("mongo")
+def mongo_command(apply: ApplyOption = False) -> None:
+    """A script for mongosh, which holds the passwords; or with --apply the users, set up by the user in MONGO_URI."""
+    _run(lambda settings: _mongo(settings, apply=apply))
+
+
+def _run(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
+    try:
+        anyio.run(work, Settings())
+    except (ConfigError, ValidationError, RedisError, MongoError, *AWAY) as error:
+        sys.stderr.write(f"gears: {error}\n")
+        raise typer.Exit(2) from None
+
+
+async def _redis(settings: Settings, *, apply: bool, engine: str | None) -> None:
+    async with connect(settings.redis_url, timeout=settings.redis_timeout) as server:
+        if engine is None:
+            engine = settings.engine if settings.engine != "auto" else await detect(server)
+        database = server.connection_pool.connection_kwargs.get("db") or 0
+        for role, password in passwords().items():
+            rules = redis.rules(role, settings.mappings, engine=engine, database=database)
+            user = (role.user, "reset", "on", redis.hashed(password), *rules)
+            if apply:
+                await server.execute_command("ACL", "SETUSER", *user)
+            else:
+                sys.stdout.write(f"user {' '.join(user)}\n")
+        if apply:
+            await _save(server)
+
+
+async def _save(server: Any) -> None:
+    try:
+        await server.execute_command("ACL", "SAVE")
+    except ResponseError as error:
+        sys.stderr.write(f"gears: the users are gone when Redis restarts, since they could not be saved: {error}\n")
+
+
+async def _mongo(settings: Settings, *, apply: bool) -> None:
+    found = {role: password for role, password in passwords().items() if role is not Role.CLIENT}
+    if not apply:
+        for role, password in found.items():
+            sys.stdout.write(mongo.script(role, settings.mappings, password))
+        return
+    client = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
+    try:
+        for role, password in found.items():
+            await mongo.set_up(client, role, settings.mappings, password)
+    finally:
+        client.close()
