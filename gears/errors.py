@@ -63,3 +63,10 @@ class LeaseLost(Exception):
 
 class CouldNotCompare(Exception):
     """Redis and MongoDB can't be compared now, since commits are held up; the message says why."""
+
+
+def without_secrets(url: str, error: Exception) -> str:
+    """What to say of a URL that can't be used; what libraries say may quote a part of the password."""
+    if "@" not in url:
+        return str(error)
+    return "percent-encode all but letters and digits in user and password, and see that port and options are right"

@@ -25,7 +25,7 @@ from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
 from gears.document import version_of
-from gears.errors import ConfigError, DuplicateIds
+from gears.errors import ConfigError, DuplicateIds, without_secrets
 from gears.mapping import Mapping
 from gears.stream import EntryId
 
@@ -113,7 +113,7 @@ def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
             unicode_decode_error_handler="replace",
         )
     except (PyMongoError, ValueError) as error:
-        raise ConfigError(f"MONGO_URI can't be used: {error}") from error
+        raise ConfigError(f"MONGO_URI can't be used: {without_secrets(uri, error)}") from error
 
 
 def within(seconds: float) -> AbstractContextManager[Any]:

@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
-from gears.errors import ConfigError, OutcomeUnknown, RedisAway
+from gears.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
 
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
 """What redis-py raises when the server can't be reached, is loading or doesn't answer in time."""
@@ -40,7 +40,7 @@ def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
             protocol=2,
         )
     except ValueError as error:
-        raise ConfigError(f"REDIS_URL can't be used: {error}") from error
+        raise ConfigError(f"REDIS_URL can't be used: {without_secrets(url, error)}") from error
     pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
     return Redis.from_pool(pool)
 
