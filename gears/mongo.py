@@ -26,6 +26,7 @@ from pymongo.write_concern import WriteConcern
 from gears.audit_report import AuditReport
 from gears.document import version_of
 from gears.errors import ConfigError, DuplicateIds, without_secrets
+from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.stream import EntryId
 
@@ -210,6 +211,7 @@ class Store:
         if removed:
             now = datetime.now(UTC)
             await self._tombstones.bulk_write([self._tombstone(change, now) for change in removed], ordered=False)
+        reached("tombstones written")
         refused: dict[str, str] = {}
         failures: list[PyMongoError] = []
 
@@ -226,6 +228,7 @@ class Store:
                     {"$max": {"v": Int64(checkpoint.version)}, "$set": {"at": datetime.now(UTC)}},
                     upsert=True,
                 )
+                reached("checkpoint written")
             except PyMongoError as error:
                 failures.append(error)
 
@@ -291,6 +294,7 @@ class Store:
             inserted = [upserted["index"] for upserted in error.details.get("upserted", [])]
         else:
             inserted = list(result.upserted_ids or {})
+        reached("documents written")
         if inserted:
             await self._delete_again([changes[index] for index in inserted])
         return refused

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from gears.document import parse_json
 from gears.engines import Written
 from gears.errors import ForeignKey
+from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.stream import EntryId
 from service.admission import Admission
@@ -148,7 +149,9 @@ class Resource:
         headers: Dict[str, str] | None = None,
     ) -> Response:
         """The answer to a write: after its confirmation, or 202 for a writer who doesn't wait for that."""
+        reached("written to Redis")
         confirmed = await self._confirmations.confirmed(self.mapping, entry_id, preferences)
+        reached("confirmed")
         tag = {} if document is None else {"ETag": etag_of(document)}
         every = {"Sync-Token": str(entry_id)} | tag | dict(headers or {}) | preferences.applied(accepted=not confirmed)
         if not confirmed:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -74,6 +75,12 @@ class Process:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def exit_code(self) -> int | None:
+        """What it ended with, as `subprocess` has it: negative for a signal."""
+        assert self._process is not None
+        return self._process.poll()
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -87,6 +94,13 @@ class Process:
             )
         if wait:
             await self.wait_ready()
+
+    def armed(self, **env: str) -> "Process":
+        """Another process like this one, with more in its environment and a log of its own."""
+        process = copy(self)
+        process.log = self.log.with_name(f"{self.name}-{len(list(self.log.parent.iterdir()))}.log")
+        process._env, process._process = self._env | env, None
+        return process
 
     async def wait_ready(self, within: float = 30.0) -> None:
         deadline = monotonic() + within

@@ -53,10 +53,15 @@ def test_a_fill_alone_is_verified() -> None:
     assert decision.entries.filled_from == 6
 
 
-@pytest.mark.parametrize("order", [("fill", "json.set"), ("json.set", "fill")])
-def test_a_fill_beside_a_write_is_a_write(order: tuple[str, str]) -> None:
-    batch = entries(*(entry(n, event, filled_from=5 if event == "fill" else None) for n, event in enumerate(order)))
-    assert isinstance(decide(MAPPING, batch, b"{}"), Upsert)
+def test_a_write_after_a_fill_is_a_write() -> None:
+    assert isinstance(decide(MAPPING, entries(entry(1, "fill", filled_from=5), entry(2)), b"{}"), Upsert)
+
+
+@pytest.mark.parametrize("state", [b"{}", Gone.LOST])
+def test_a_fill_after_a_write_is_the_roll_back_of_it(state: bytes | Gone) -> None:
+    decision = decide(MAPPING, entries(entry(1), entry(2, "fill", filled_from=5)), state)
+    assert isinstance(decision, Verify)
+    assert decision.entries.filled_from == 5
 
 
 def test_a_backfill_brings_the_present_document() -> None:

@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from gears.backlog import last_entry
 from gears.engines import Engine
 from gears.errors import LeaseLost, Rewound
+from gears.failpoint import reached
 from gears.gaps import REMEMBERED_GAPS, Runs
 from gears.mongo import MongoError, Store
 from gears.redis import Redis
@@ -167,6 +168,7 @@ class Committer:
         if self._rewind is not None:
             self._rewind.lift(keys.values())
         states = await read_states(self._redis, self._names, list(keys.values()))
+        reached("states read")
         decisions = [await self._decide(key, states[key.key]) for key in keys.values()]
         refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
         checks = [decision for decision in decisions if isinstance(decision, Verify)]
@@ -187,8 +189,11 @@ class Committer:
             await restore(self._engine, self._store, checks, self._ahead, last=last)
         refused_entries = await self._refuse(refusals, last) if refusals else {}
         refused_entries |= await self._refused_before(entries)
+        reached("acknowledging")
         await self._acknowledge(entries, keys.values(), refused_entries)
+        reached("acknowledged")
         await self._engine.release()
+        reached("released")
         self._reporter.committed(len(entries), len(refused_entries))
         return len(entries)
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 from motor.motor_asyncio import AsyncIOMotorClient
 from redis.exceptions import RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
@@ -20,6 +21,7 @@ from gears.errors import (
     RedisAway,
     Rewound,
 )
+from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError, Store
 from gears.redis import AWAY, Redis, server_run
@@ -52,6 +54,10 @@ class Leader:
 
     async def run(self) -> None:
         """Lead whenever nobody else does, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            await self._run(tasks)
+
+    async def _run(self, tasks: TaskGroup) -> None:
         failed = ""
         while True:
             lease = Lease(self._redis, Names(self._mapping.prefix).lease, self._settings.lease_ttl)
@@ -63,12 +69,24 @@ class Leader:
                 if reason != failed:
                     self._log.error("committing stopped; trying again", reason=reason)
                 failed = reason
+                if any(isinstance(error, LeaseLost) for error in leaves(errors)):
+                    tasks.start_soon(self._sweep_up)
             except* Exception as errors:  # noqa: BLE001 whatever it is, the other mappings go on
                 reason = "; ".join(sorted({repr(error) for error in leaves(errors)}))
                 if reason != failed:
                     self._log.error("committing crashed; trying again", reason=reason[:500], exc_info=errors)
                 failed = reason
             await anyio.sleep(_STANDBY_POLL)
+
+    async def _sweep_up(self) -> None:
+        """Have swept what arrives in MongoDB after another committer took over, such as a document deleted since."""
+        names = Names(self._mapping.prefix)
+        await anyio.sleep(self._settings.mongo_timeout)  # the deadline of what was under way
+        while True:
+            try:
+                return await request_sweep(self._redis, names, "a committer lost its lease at work")
+            except (*AWAY, RedisError):
+                await anyio.sleep(_STANDBY_POLL)
 
     async def _lead(self, lease: Lease) -> None:
         reporter = Reporter(self._redis, self._mapping, self._owner, await server_run(self._redis))
@@ -77,7 +95,9 @@ class Leader:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(reporter.run)
                 engine = await open_engine(self._redis, self._mapping, self._settings.engine)
+                reached("lease taken")
                 if await engine.install():
+                    reached("recipe installed")
                     await request_sweep(self._redis, engine.names, "the recipe was installed")
                 tasks.start_soon(supervise, engine)
                 if not engine.captures_plain_clients:

@@ -37,7 +37,7 @@ class KeyEntries:
         marked: whether one of them is a delete, so that there may be a mark of it.
         run: the server run in which the newest entry was added.
         lifted: the version to use instead of the newest entry's.
-        filled_from: when all of them are fills, the version that Redis was given last.
+        filled_from: when the newest is a fill, the version that Redis was given.
     """
 
     key: bytes
@@ -62,9 +62,8 @@ def coalesce(entries: Iterable[Entry]) -> dict[bytes, KeyEntries]:
         if entry.event == BACKFILL and known.ids:  # tells of no write: what is known stays true
             known.ids.append(entry.id)
             continue
-        first = not known.ids or known.last_event == BACKFILL
-        fill = entry.event == FILL and (known.filled_from is not None or first)
-        known.filled_from = (entry.filled_from or 0) if fill else None
+        # A fill comes only when nothing else waits, or as the roll-back of what was refused before it.
+        known.filled_from = (entry.filled_from or 0) if entry.event == FILL else None
         known.ids.append(entry.id)
         known.last_event = entry.event
         known.run = entry.run

@@ -12,6 +12,7 @@ import structlog
 from gears.document import decode, to_text, version_of
 from gears.engines import Engine
 from gears.errors import RedisRefused, Refused
+from gears.failpoint import reached
 from gears.mongo import DeadLetter, Store
 from gears.redis import Redis
 from gears.refusals import record_refusals
@@ -53,6 +54,7 @@ async def refuse(
         MongoError, RedisError: do it again.
     """
     await store.keep_dead_letters([_dead_letter(refusal) for refusal in refusals])
+    reached("dead letters kept")
     committed = await _committed(engine, store, refusals)
     entries = {
         entry_id: refusal.reason
@@ -61,6 +63,7 @@ async def refuse(
         if entry_id <= lost or entry_id.version > committed.get(refusal.entries.key, 0)
     }
     await record_refusals(redis, Names(engine.mapping.prefix), entries.items())
+    reached("refusals recorded")
     await ahead.look(last)
     for refusal in refusals:
         log.warning("refused", key=repr(refusal.entries.key)[1:], reason=refusal.reason)
@@ -72,6 +75,7 @@ async def refuse(
             await _delete(redis, refusal.entries.key)  # MongoDB can't hold anything under such a key
         else:
             await _give_back(engine, store, document_id, refusal.seen, since=ahead.seen)
+        reached("rolled back")
     return entries
 
 
@@ -92,6 +96,7 @@ async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead:
     for check in stale:
         if check.seen is not None and not ahead.written(check.entries.key, last):
             await _give_back(engine, store, check.document_id, check.seen, since=ahead.seen)
+            reached("fill put right")
 
 
 async def _committed(engine: Engine, store: Store, refusals: Sequence[Refusal]) -> dict[bytes, int]:

@@ -14,6 +14,7 @@ from gears.backlog import last_entry
 from gears.document import decode, to_text, version_of
 from gears.engines import Engine
 from gears.errors import RedisRefused
+from gears.failpoint import reached
 from gears.redis import Redis, server_run
 from gears.stream import BACKFILL, EntryId, Names
 from worker.compare import Kind, Other
@@ -38,8 +39,10 @@ async def repair(redis: Redis, engine: Engine, proofs: Sequence[Proof]) -> None:
     await _backfill(redis, Names(engine.mapping.prefix), [proof for proof in proofs if proof not in ahead])
     if ahead:
         await _make_room(redis, Names(engine.mapping.prefix), max(proof.mongo_version or 0 for proof in ahead))
+        reached("room made")
     for proof in ahead:
         await _roll_back(engine, proof)
+        reached("one of them rolled back")
 
 
 async def refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[bytes, str]:
@@ -63,6 +66,7 @@ async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None
             entry: dict[Any, Any] = {"k": proof.key, "e": event, "r": run}
             pipeline.xadd(names.stream, entry)
         await pipeline.execute()
+    reached("backfills queued")
 
 
 async def _roll_back(engine: Engine, proof: Proof) -> None:

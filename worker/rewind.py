@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from gears.backlog import last_entry
 from gears.document import decode, to_text
 from gears.engines import Engine
+from gears.failpoint import reached
 from gears.mongo import Store
 from gears.redis import Redis, server_run
 from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
@@ -71,14 +72,17 @@ class Rewind:
         """
         self._run = await server_run(self._redis)
         await raise_stream(self._redis, self._names, EntryId(self.checkpoint.ms + 1, 0))
+        reached("stream moved on")
         restored = 0
         async for ids in self._store.deleted_above(self._watermark.version):
             check()
             restored += await self._give_back(dict.fromkeys(ids))
+            reached("deletes given back")
         async for documents in self._store.documents_above(self._watermark.version):
             check()
             id_field = self._engine.mapping.id_field
             restored += await self._give_back({found[id_field]: to_text(decode(found)) for found in documents})
+            reached("documents given back")
         return restored
 
     def lift(self, keys: Iterable[KeyEntries]) -> None:

@@ -6,6 +6,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import Process, TaskStatus
 
+from gears.failpoint import reached
 from service.embedded.child import CannotStart, Child
 from service.embedded.console import complain, say
 from service.embedded.log import Log
@@ -48,6 +49,7 @@ class Supervisor:
                 try:
                     for child in self._children.values():
                         await tasks.start(self._keep, child, name=child.name)
+                        reached("child started")
                     await on_ready()
                 except CannotStart as error:
                     failure = error

@@ -1,0 +1,319 @@
+"""Every window: processes killed between two steps, at each point that the code names, and what holds afterwards."""
+
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import pytest_asyncio
+from bson import Int64
+
+from gears.backlog import last_entry
+from gears.engines import open_engine
+from gears.stream import EntryId, Names
+from tests.stack import Process, Stack, eventually
+from tests.test_audit import audit
+from tests.test_embedded import Launcher
+from tests.test_rewind import lose_everything_since, recovered
+
+COMMITTING = (
+    "lease taken",
+    "states read",
+    "tombstones written",
+    "documents written",
+    "checkpoint written",
+    "dead letters kept",
+    "refusals recorded",
+    "rolled back",
+    "acknowledging",
+    "acknowledged",
+    "released",
+)
+REWINDING = ("stream moved on", "deletes given back", "documents given back")
+REPAIRING = ("backfills queued", "room made", "one of them rolled back")
+ANSWERING = ("written to Redis", "confirmed")
+OTHERS = {"fill put right", "recipe installed", "child started"}
+NAMES = Names("notes")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A stack for all of these tests; it runs whenever one begins."""
+    stack = Stack(tmp_path_factory.mktemp("failpoints"), WT_LEASE_TTL="1", WT_MONGO_TIMEOUT="2", WT_COMMIT_TIMEOUT="20")
+    try:
+        await stack.start()
+        await stack.mongo_client.test.notes.create_index(
+            "slug", unique=True, partialFilterExpression={"slug": {"$exists": True}}
+        )
+        yield stack
+    finally:
+        await stack.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def running(shared: Stack) -> Stack:
+    for process in shared.processes[::-1]:
+        if not process.running:
+            await process.start()
+    return shared
+
+
+def test_every_point_in_the_code_is_tested() -> None:
+    root = Path(__file__).parents[1]
+    code = "".join(
+        file.read_text() for folder in ("gears", "worker", "service") for file in (root / folder).rglob("*.py")
+    )
+    points = re.findall(r'\breached\("([^"]+)"\)', code)
+    assert sorted(points) == sorted([*COMMITTING, *REWINDING, *REPAIRING, *ANSWERING, *OTHERS])
+
+
+async def dies(process: Process, point: str) -> None:
+    """Wait for the process to kill itself at this point."""
+
+    async def ended() -> bool:
+        return not process.running
+
+    await eventually(ended, within=20)
+    assert process.exit_code == -signal.SIGKILL
+    assert process.log.read_text().endswith(f"failpoint: {point}\n")
+
+
+@asynccontextmanager
+async def armed(process: Process, what: str) -> AsyncIterator[Process]:
+    """Another such process, started, with these failpoints."""
+    process = process.armed(FAILPOINTS=what)
+    await process.start(wait=False)
+    try:
+        yield process
+    finally:
+        if process.running:
+            process.thaw()
+            await process.kill()
+
+
+@dataclass(slots=True)
+class Writers:
+    """Requests that wait for their confirmation, whatever happens meanwhile."""
+
+    stack: Stack
+    name: str
+    answers: dict[str, httpx.Response] = field(default_factory=dict)
+
+    async def ask(self, method: str, what: str, document: dict[str, Any] | None = None) -> httpx.Response:
+        path, headers = f"/notes/{self.name}-{what}", {"Prefer": "wait=60"}
+        answer = await self.stack.client.request(method, path, json=document, headers=headers, timeout=60)
+        self.answers[what] = answer
+        return answer
+
+    async def prepare(self) -> None:
+        """What is acknowledged before."""
+        for what in ("kept", "changed", "deleted"):
+            assert (await self.ask("PUT", what, {"n": 0})).status_code == 201
+        assert (await self.ask("PUT", "holder", {"slug": self.name})).status_code == 201
+
+    async def write(self, tasks: Any) -> None:
+        """Write, delete, and have refused by MongoDB and by the worker itself; returns when all that is captured."""
+        tasks.start_soon(self.ask, "PUT", "changed", {"n": 1})
+        tasks.start_soon(self.ask, "DELETE", "deleted")
+        tasks.start_soon(self.ask, "PUT", "new", {"n": 1})
+        tasks.start_soon(self.ask, "PUT", "refused", {"slug": self.name})
+        await self.stack.redis_client.execute_command("JSON.SET", f"notes:{self.name}-kept", "$", '{"_id":1}')
+
+        async def captured() -> bool:
+            return int(await self.stack.redis_client.xlen(NAMES.stream)) == 5
+
+        await eventually(captured)
+
+    async def check(self) -> None:
+        """Every answer is true of both sides, and each refusal was told and kept once."""
+        codes = {what: answer.status_code for what, answer in self.answers.items()}
+        assert codes == {"kept": 201, "changed": 200, "deleted": 204, "holder": 201, "new": 201, "refused": 422}
+        expected = {"kept": 0, "changed": 1, "deleted": None, "new": 1, "refused": None}
+        await self.both_sides_hold(expected)
+        for what, letters in {"kept": 1, "refused": 1, "changed": 0}.items():
+            found = self.stack.mongo_client.test.sync_dead_letters.count_documents({"key": f"notes:{self.name}-{what}"})
+            assert await found == letters
+
+    async def no_longer_stored(self, what: str) -> bool:
+        return await self.stack.stored(f"{self.name}-{what}", "notes") is None
+
+    async def both_sides_hold(self, expected: dict[str, int | None]) -> None:
+        """These documents have these numbers."""
+        await self.stack.drained("notes")
+        for what, n in expected.items():
+            document_id = f"{self.name}-{what}"
+            stored, cached = await self.stack.stored(document_id, "notes"), await self.stack.get(document_id, "notes")
+            assert (stored and stored["n"], cached and cached["n"]) == (n, n), what
+            assert (await self.stack.client.get(f"/notes/{document_id}")).status_code == (404 if n is None else 200)
+
+
+@pytest.mark.parametrize("point", COMMITTING)
+async def test_a_committer_killed_between_two_steps_leaves_every_promise_kept(
+    point: str, running: Stack, new_id: str
+) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    await running.worker.stop()
+    async with anyio.create_task_group() as tasks:
+        await writers.write(tasks)
+        async with armed(running.worker, f"kill {point}") as worker:
+            await dies(worker, point)
+        await running.worker.start(wait=False)
+    await writers.check()
+
+
+async def test_a_rewind_interrupted_at_every_step_is_completed(running: Stack, new_id: str) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    shutil.copytree(running.folder / "redis", running.folder / new_id)
+    await writers.ask("PUT", "changed", {"n": 1})
+    await writers.ask("DELETE", "deleted")
+    await writers.ask("PUT", "new", {"n": 1})
+    await running.worker.stop()
+    await lose_everything_since(running, new_id)
+    for point in REWINDING:
+        async with armed(running.worker, f"kill {point}") as worker:
+            await dies(worker, point)
+    await running.set(f"{new_id}-kept", {"n": 2}, prefix="notes")
+    await running.worker.start(wait=False)
+    await recovered(running)
+    await writers.both_sides_hold({"kept": 2, "changed": 1, "deleted": None, "new": 1})
+
+
+async def test_a_repair_interrupted_at_every_step_is_completed_in_the_right_direction(
+    running: Stack, new_id: str
+) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    await running.worker.stop()
+    committer = running.only_committing()
+    await committer.start()
+    try:
+        mapping = next(mapping for mapping in running.settings.mappings if mapping.prefix == "notes")
+        engine = await open_engine(running.redis_client, mapping)
+        since = await last_entry(running.redis_client, NAMES)
+        assert await engine.restore(f"{new_id}-missing", b'{"n":5}', since=since)
+        assert await engine.restore(f"{new_id}-changed", b'{"n":5}', since=since)
+        ahead = {"n": 6, "_sync.v": Int64(EntryId(since.ms + 3_600_000, 0).version)}
+        ids = [f"{new_id}-kept", f"{new_id}-deleted"]
+        await running.mongo_client.test.notes.update_many({"id": {"$in": ids}}, {"$set": ahead})
+        command = [sys.executable, "-m", "worker", "audit", "--repair", "--mapping", "notes"]
+        for point in REPAIRING:
+            ended = await anyio.run_process(command, env=running.env | {"FAILPOINTS": f"kill {point}"}, check=False)
+            assert (ended.returncode, ended.stderr.decode()) == (-signal.SIGKILL, f"failpoint: {point}\n")
+        code, [report], _ = await audit(running, "--repair", "--mapping", "notes")
+        assert (code, report["left"]) == (0, 0)
+        await writers.both_sides_hold({"missing": 5, "changed": 5, "kept": 6, "deleted": 6})
+    finally:
+        await committer.kill()
+
+
+async def test_a_fill_that_was_being_put_right_is(running: Stack, new_id: str) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    old = await running.mongo_client.test.notes.find_one({"id": f"{new_id}-changed"})
+    assert old is not None
+    await writers.ask("PUT", "changed", {"n": 1})
+    await running.worker.stop()
+    key = f"notes:{new_id}-changed"
+    await running.redis_client.pexpire(key, 1)
+
+    async def expired() -> bool:
+        return not await running.redis_client.exists(key)
+
+    await eventually(expired)
+    seconds, _ = await running.redis_client.time()
+    fill = ("TFCALL", "writethrough_notes.fill", 1, key, '{"n":0}', old["_sync"]["v"], seconds * 1000)
+    assert await running.redis_client.execute_command(*fill) == b'{"n":0}'
+    async with armed(running.worker, "kill fill put right") as worker:
+        await dies(worker, "fill put right")
+    await running.worker.start(wait=False)
+    await writers.both_sides_hold({"changed": 1, "kept": 0})
+
+
+@pytest.mark.parametrize("point", ["tombstones written", "dead letters kept", "refusals recorded", "acknowledging"])
+async def test_a_committer_frozen_between_two_steps_undoes_nothing_when_it_thaws(
+    point: str, running: Stack, new_id: str
+) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    await running.worker.stop()
+    async with anyio.create_task_group() as tasks:
+        await writers.write(tasks)
+        async with armed(running.worker, f"freeze {point}") as late:
+            await said(late, f"failpoint: {point}\n")
+            await running.worker.start()
+            await running.drained("notes")
+            await writers.check()
+            await writers.ask("PUT", "changed", {"n": 2})
+            await writers.ask("DELETE", "new")
+            await writers.ask("PUT", "deleted", {"n": 2})
+            await writers.ask("PUT", "refused", {"n": 2})
+            late.thaw()
+            await said(late, "committing stopped")
+            expected = {"kept": 0, "changed": 2, "deleted": 2, "new": None, "refused": 2}
+            await eventually(lambda: writers.no_longer_stored("new"))
+            await writers.both_sides_hold(expected)
+
+
+async def test_writes_missed_by_a_worker_killed_after_it_installed_the_recipe_are_found(
+    running: Stack, new_id: str
+) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    await running.worker.stop()
+    await running.redis_client.execute_command("TFUNCTION", "DELETE", "writethrough_notes")
+    await running.set(f"{new_id}-kept", {"n": 1}, prefix="notes")
+    async with armed(running.worker, "kill recipe installed") as worker:
+        await dies(worker, "recipe installed")
+    await running.worker.start()
+
+    async def swept() -> bool:
+        stored = await running.stored(f"{new_id}-kept", "notes")
+        return stored is not None and stored["n"] == 1
+
+    await eventually(swept)
+    await writers.both_sides_hold({"kept": 1, "changed": 0})
+
+
+@pytest.mark.parametrize("point", ANSWERING)
+async def test_a_write_whose_answer_never_came_is_on_both_sides(point: str, running: Stack, new_id: str) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    await running.api.stop()
+    async with armed(running.api, f"kill {point}") as api:
+        await api.wait_ready()
+        with pytest.raises(httpx.TransportError):
+            await writers.ask("PUT", "changed", {"n": 1})
+        await dies(api, point)
+    await running.api.start()
+    await writers.both_sides_hold({"kept": 0, "changed": 1, "deleted": 0})
+
+
+async def test_a_launcher_killed_while_it_starts_leaves_nothing_running(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path)
+    for children in range(1, 5):
+        launcher.launch(FAILPOINTS=f"kill:{children} child started")
+        assert await launcher.ended(within=20) == -signal.SIGKILL
+        assert launcher.output.endswith("failpoint: child started\n")
+        await eventually(launcher.nothing_is_left)
+    await launcher.start()
+    assert (await launcher.api("PUT", "/todos/1", json={"name": "x"})).status_code == 201
+    assert await launcher.stop() == 0
+
+
+async def said(process: Process, text: str) -> None:
+    """Wait for the process to say this in its log."""
+
+    async def probe() -> bool:
+        return text in process.log.read_text()
+
+    await eventually(probe, within=20)
