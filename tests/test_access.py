@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from anyio import run_process
+from bson import Int64
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 from redis.asyncio import Redis
@@ -17,6 +18,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 
 from gears.access.roles import Role
 from gears.mongo import Document
+from gears.stream import EntryId
 from service.embedded import servers
 from tests.engines import KindStack, needs_gears1
 from tests.stack import Process, eventually
@@ -121,14 +123,20 @@ async def test_each_can_do_its_work(guarded: Guarded, new_id: str) -> None:
     await notes.delete_one({"id": new_id})
     await redis.set("sync:{notes}:sweep", "for the test")
     await eventually(lambda: _stored(stack, new_id, {"id": new_id, "n": 4}))
+    ahead = {"n": 5, "_sync.v": Int64(EntryId(2**42, 0).version)}
+    await notes.update_one({"id": new_id}, {"$set": ahead})
+    await redis.set("sync:{notes}:sweep", "for the test")
+    await eventually(lambda: _held(stack, new_id, {"id": new_id, "n": 5}))
 
     await redis.flushall()
-    await eventually(lambda: _held(stack, new_id, {"id": new_id, "n": 4}), within=20)
+    await eventually(lambda: _held(stack, new_id, {"id": new_id, "n": 5}), within=20)
 
     async def ready() -> bool:
         return (await api.get("/readyz")).status_code == 200
 
     await eventually(ready)
+    assert (await api.put(path, json={"n": 6})).status_code == 200
+    assert await redis.llen("sync:{notes}:gaps") == 1
     overview = (await api.get("/sync")).json()
     assert overview["errors"] == {}
     assert all(mapping["errors"] == {} for mapping in overview["mappings"].values())

@@ -15,7 +15,7 @@ _COMMANDS = {
     Role.SERVICE: (
         *("auth", "hello", "ping", "select", "client|setinfo", "client|setname", "info", "time", "module|list"),
         *("multi", "exec", "discard", "subscribe", "unsubscribe"),
-        *("json.get", "get", "exists", "type", "hgetall", "xlen", "xrange", "xinfo|stream", "zrangebyscore"),
+        *("json.get", "get", "exists", "type", "hgetall", "xlen", "xrange", "xinfo|stream", "zrangebyscore", "lrange"),
         *("json.set", "del", "set", "xadd", "xdel"),  # what a write of the recipe is made of
     ),
     Role.CLIENT: (
@@ -29,6 +29,7 @@ _COMMANDS[Role.WORKER] = (
     *_COMMANDS[Role.SERVICE],
     *("json.mget", "json.debug", "scan", "dbsize", "xread", "xtrim", "publish", "psubscribe", "punsubscribe"),
     *("eval", "evalsha", "script|load", "expire", "pexpire", "pttl", "hset", "zadd", "zremrangebyrank", "getdel"),
+    *("append", "rpush", "ltrim"),
 )
 
 _OF_ENGINE = {
@@ -69,7 +70,7 @@ def rules(role: Role, mappings: Iterable[Mapping], *, engine: str, database: int
         if role is Role.SERVICE:
             read = "~" if engine == "gears1" else "%R~"  # Redis 6.2 doesn't tell reading from writing
             keys += [f"~{names.stream}", f"~{names.gone}*"]
-            keys += [f"{read}{name}" for name in (names.watermark, names.refused, names.worker)]
+            keys += [f"{read}{name}" for name in (names.watermark, names.refused, names.gaps, names.worker)]
             channels += [f"&{names.channel}"] + ([f"&{names.own}"] if engine == "function" else [])
         if role is Role.WORKER:
             keys += [f"~{names.stream}", f"~{names.stream}:*"]
