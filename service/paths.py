@@ -3,10 +3,27 @@
 import re
 from urllib.parse import quote, unquote_to_bytes
 
+from starlette.convertors import Convertor, register_url_convertor
+
 from gears.mapping import Mapping, check_id
 from service.problems import BAD_REQUEST, NOT_FOUND, Problem
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+class _AnyText(Convertor[str]):
+    """The rest of a path; Starlette's `path` ends at a line break."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any", _AnyText())
 
 
 def id_of(raw_path: bytes) -> str:

@@ -57,7 +57,7 @@ class Resource:
         )
         return [
             Route(f"/{self.mapping.prefix}", collection),
-            Route(f"/{self.mapping.prefix}/{{id:path}}", item),
+            Route(f"/{self.mapping.prefix}/{{id:any}}", item),
         ]
 
     async def list(self, request: Request) -> Response:
