@@ -1,6 +1,7 @@
 """Connections to Redis: deadlines everywhere, and a write that tells 'not sent' from 'not answered'."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from anyio import CancelScope
@@ -12,9 +13,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
 from gears.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
+from gears.lane import AWAY, Lane, Part, Wire
 
-AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
-"""What redis-py raises when the server can't be reached, is loading or doesn't answer in time."""
+_SHARED_MAX_BYTES = 64 * 1024
+"""Commands with a larger argument take a connection of their own, so that the others needn't wait for them."""
 
 
 def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
@@ -29,7 +31,7 @@ def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
         ConfigError: the URL can't be used.
     """
     try:
-        pool = BlockingConnectionPool.from_url(
+        pool = _Pool.from_url(
             url,
             max_connections=max_connections,
             timeout=timeout,
@@ -42,7 +44,16 @@ def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
     except ValueError as error:
         raise ConfigError(f"REDIS_URL can't be used: {without_secrets(url, error)}") from error
     pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
+    pool.lane = Lane(pool, timeout)
     return Redis.from_pool(pool)
+
+
+class _Pool(BlockingConnectionPool):
+    lane: Lane
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        self.lane.close()
+        await super().disconnect(inuse_connections)
 
 
 class _Connection(AbstractConnection):
@@ -55,8 +66,12 @@ class _Connection(AbstractConnection):
             raise exceptions.ConnectionError(str(error)) from error
 
 
-async def send_once(redis: Redis, *command: str | bytes | int | float) -> Any:
-    """Run a command that must not be repeated.
+async def send_once(redis: Redis, *command: Part) -> Any:
+    """Run a command that must not be repeated, on the connection that all share unless it is large.
+
+    Args:
+        redis: client made by `connect`.
+        command: name and arguments.
 
     Returns:
         The raw reply.
@@ -67,8 +82,11 @@ async def send_once(redis: Redis, *command: str | bytes | int | float) -> Any:
         ResponseError: Redis answered with an error.
     """
     pool = redis.connection_pool
+    assert isinstance(pool, _Pool)
+    if all(not isinstance(part, bytes) or len(part) <= _SHARED_MAX_BYTES for part in command):
+        return await pool.lane.send(*command)
     try:
-        connection = await pool.get_connection()
+        connection = await redis.connection_pool.get_connection()
     except (*AWAY, AuthenticationError) as error:
         raise RedisAway(str(error)) from error
     try:
@@ -83,6 +101,21 @@ async def send_once(redis: Redis, *command: str | bytes | int | float) -> Any:
             await pool.release(connection)
 
 
+@asynccontextmanager
+async def own_wire(redis: Redis) -> AsyncIterator[Wire]:
+    """A connection of one's own, for the time of a block; raises `RedisAway`.
+
+    Args:
+        redis: client made by `connect`.
+    """
+    timeout = redis.connection_pool.connection_kwargs["socket_timeout"]
+    wire = await Wire.open(redis.connection_pool, timeout)
+    try:
+        yield wire
+    finally:
+        wire.close()
+
+
 async def server_run(redis: Redis) -> bytes:
     """What tells one run of a Redis server from the next: the beginning of its `run_id`, as entries name it."""
     return run_of(await redis.info("server"))
@@ -93,4 +126,4 @@ def run_of(info: dict[str, Any]) -> bytes:
     return str(info["run_id"])[:8].encode()
 
 
-__all__ = ["AWAY", "Redis", "RedisError", "connect", "run_of", "send_once", "server_run"]
+__all__ = ["AWAY", "Redis", "RedisError", "connect", "own_wire", "run_of", "send_once", "server_run"]

@@ -1,9 +1,9 @@
 """Waiting for the watermark: one subscription a process wakes every request whose write was committed."""
 
+import asyncio
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -33,7 +33,7 @@ class Watermark:
 
     def __init__(self) -> None:
         self.position = ZERO
-        self._waiting: list[tuple[EntryId, int, _Waiter]] = []
+        self._waiting: list[tuple[EntryId, int, asyncio.Future[None]]] = []
         self._tiebreak = count()
         self._refused: OrderedDict[EntryId, str] = OrderedDict()
 
@@ -45,11 +45,9 @@ class Watermark:
             OutcomeUnknown: Redis was restarted meanwhile, and may have forgotten the entry.
         """
         if self.position < entry_id:
-            waiter = _Waiter()
-            heapq.heappush(self._waiting, (entry_id, next(self._tiebreak), waiter))
-            await waiter.event.wait()
-            if waiter.in_doubt:
-                raise OutcomeUnknown("Redis was restarted before the write was confirmed, and may have lost it")
+            reached = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (entry_id, next(self._tiebreak), reached))
+            await reached
         if entry_id in self._refused:
             raise Refused(self._refused[entry_id])
 
@@ -66,21 +64,19 @@ class Watermark:
             self._refused.popitem(last=False)
         self.position = max(self.position, position)
         while self._waiting and self._waiting[0][0] <= self.position:
-            heapq.heappop(self._waiting)[2].event.set()
+            reached = heapq.heappop(self._waiting)[2]
+            if not reached.done():  # whoever waited may have gone away
+                reached.set_result(None)
 
     def restart(self, position: EntryId) -> None:
         """Take over what a restarted Redis knows, which may be less, and wake all who wait: theirs may be lost."""
         self.position = position
-        for _, _, waiter in self._waiting:
-            waiter.in_doubt = True
-            waiter.event.set()
+        for _, _, reached in self._waiting:
+            if not reached.done():
+                reached.set_exception(
+                    OutcomeUnknown("Redis was restarted before the write was confirmed, and may have lost it")
+                )
         self._waiting.clear()
-
-
-@dataclass(slots=True)
-class _Waiter:
-    event: anyio.Event = field(default_factory=anyio.Event)
-    in_doubt: bool = False
 
 
 class Watermarks:
@@ -96,6 +92,11 @@ class Watermarks:
 
     def __getitem__(self, prefix: str) -> Watermark:
         return self._by_prefix[prefix]
+
+    @property
+    def are_followed(self) -> bool:
+        """Whether commits are followed now."""
+        return self._following.is_set()
 
     async def followed(self) -> None:
         """Return when commits are followed; what is written before that may be found in doubt afterwards."""

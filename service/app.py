@@ -80,13 +80,13 @@ def create_app(settings: Settings) -> Starlette:
 
     app = Starlette(
         routes=[
+            *(route for resource in resources for route in resource.routes()),  # first: most requests
             Route("/healthz", Methods({"GET": probes.health})),
             Route("/readyz", Methods({"GET": probes.ready})),
             Route("/metrics", Methods({"GET": probes.metrics})),
             Route("/sync", Methods({"GET": sync.overview})),
             Route("/sync/{token}", Methods({"GET": sync.token})),
             *docs_routes(openapi(settings.mappings, models, secured=tokens is not None)),
-            *(route for resource in resources for route in resource.routes()),
         ],
         middleware=[
             Middleware(Measured, metrics),

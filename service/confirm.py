@@ -1,8 +1,9 @@
 """Waiting until MongoDB has confirmed a write."""
 
+import asyncio
 from time import perf_counter
 
-from anyio import CancelScope, current_time, move_on_after
+from anyio import move_on_after
 
 from gears.errors import Refused
 from gears.mapping import Mapping
@@ -32,13 +33,14 @@ class Confirmations:
         self._watermarks = watermarks
         self._metrics = metrics
         self._timeout = timeout
-        self._scopes: set[CancelScope] = set()
+        self._deadlines: set[asyncio.Timeout] = set()
         self._stopping = False
 
     async def prepared(self) -> None:
         """Put a write off for a moment while a restarted Redis isn't known yet, lest it be in doubt for nothing."""
-        with move_on_after(_FOLLOWING_SECONDS):
-            await self._watermarks.followed()
+        if not self._watermarks.are_followed:
+            with move_on_after(_FOLLOWING_SECONDS):
+                await self._watermarks.followed()
 
     async def confirmed(self, mapping: Mapping, entry_id: EntryId, preferences: Preferences) -> bool:
         """Wait for the confirmation of an entry; False if the writer prefers not to wait longer.
@@ -48,26 +50,31 @@ class Confirmations:
         """
         started = perf_counter()
         seconds = self._patience(preferences)
-        with CancelScope(deadline=current_time() + seconds) as scope:
-            self._scopes.add(scope)
-            try:
+        deadline = asyncio.timeout(seconds)
+        self._deadlines.add(deadline)
+        try:
+            async with deadline:
                 await self._watermarks[mapping.prefix].reached(entry_id)
-            except Refused as refusal:
-                headers = {"Sync-Token": str(entry_id)} | preferences.applied(accepted=False)
-                raise Problem(REFUSED, refusal.reason, headers=headers) from None
-            finally:
-                self._scopes.discard(scope)
-                self._metrics.commit_wait(mapping.prefix, perf_counter() - started)
-            return True
-        if preferences.respond_async:
-            return False
-        raise self._not_confirmed(mapping, entry_id, preferences)
+        except TimeoutError:
+            if preferences.respond_async:
+                return False
+            raise self._not_confirmed(mapping, entry_id, preferences) from None
+        except Refused as refusal:
+            headers = {"Sync-Token": str(entry_id)} | preferences.applied(accepted=False)
+            raise Problem(REFUSED, refusal.reason, headers=headers) from None
+        finally:
+            self._deadlines.discard(deadline)
+            self._metrics.commit_wait(mapping.prefix, perf_counter() - started)
+        return True
 
     def stop(self) -> None:
         """Let what waits wait only a little longer."""
         self._stopping = True
-        for scope in self._scopes:
-            scope.deadline = min(scope.deadline, current_time() + _STOPPING_SECONDS)
+        soon = asyncio.get_running_loop().time() + _STOPPING_SECONDS
+        for deadline in self._deadlines:
+            when = deadline.when()
+            if when is not None and when > soon:
+                deadline.reschedule(soon)
 
     def _patience(self, preferences: Preferences) -> float:
         if preferences.wait is None:

@@ -13,7 +13,7 @@ from gears.engines import Absent, Any_, Equals, Present, Written
 from gears.errors import CaptureMissing, ForeignKey, OutcomeUnknown, PreconditionFailed, RedisAway, RedisRefused
 from gears.mapping import Mapping
 from gears.mongo import MongoError, Store, within
-from gears.redis import AWAY, Redis
+from gears.redis import AWAY, Redis, send_once
 from gears.stream import EntryId, Names
 from service.conditions import Conditions
 from service.engines import Engines
@@ -161,8 +161,8 @@ class Documents:
 
     async def _in_redis(self, document_id: str) -> bytes | None:
         try:
-            text: bytes | None = await self._redis.execute_command("JSON.GET", self.mapping.key(document_id))
-        except AWAY as error:
+            text: bytes | None = await send_once(self._redis, "JSON.GET", self.mapping.key(document_id))
+        except OutcomeUnknown as error:  # for a read that's the same
             raise RedisAway(str(error)) from error
         except ResponseError as error:
             if "wrong Redis type" in str(error) or "WRONGTYPE" in str(error):
