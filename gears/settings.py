@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     backlog_limit: int = Field(100_000, ge=1, validation_alias="WT_BACKLOG_LIMIT")
     """Uncommitted entries on a sync stream above which the API takes no more writes."""
     batch_size: int = Field(500, ge=1, validation_alias="WT_BATCH_SIZE")
-    """Most entries in one commit."""
+    """Most documents in one commit."""
     lease_ttl: float = Field(5.0, ge=1, validation_alias="WT_LEASE_TTL")
     """How long a committer that stopped renewing its lease keeps a standby waiting."""
     hold: str = Field("all", validation_alias="WT_HOLD")

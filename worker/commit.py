@@ -6,7 +6,6 @@ the list of what is left to do: a committer starts at its beginning, whatever it
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from typing import Any
 
 import anyio
@@ -20,20 +19,20 @@ from gears.engines import Engine
 from gears.errors import LeaseLost, Rewound
 from gears.failpoint import reached
 from gears.gaps import REMEMBERED_GAPS, Runs
+from gears.lane import Part, Wire
 from gears.mongo import MongoError, Store
 from gears.redis import Redis
 from gears.refusals import refusals_from
-from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names, decode_entry
+from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names
 from gears.watermark import encode_commit
 from worker.ahead import Ahead
 from worker.lease import Lease
-from worker.plan import Decision, KeyEntries, Refusal, State, Verify, coalesce, decide
+from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
 from worker.rewind import Rewind, find_rewind
-from worker.states import read_states, readable
+from worker.states import Batch, Reader
 
-_BLOCK_MS = 500
 _LARGE = 64 * 1024
 _BACKOFF = wait_random_exponential(multiplier=0.05, max=3)
 
@@ -72,17 +71,28 @@ class Committer:
 
     Args:
         redis: client with replies as bytes.
+        wire: a connection of its own to the same Redis. When Redis is restarted it is lost, and with it the committer,
+            before anything is acknowledged that Redis may have forgotten.
         store: the mapping's documents in MongoDB.
         engine: the mapping's engine, for roll-backs.
         lease: the lease under which to commit.
         reporter: where to say how it goes.
-        batch_size: most entries in one commit.
+        batch_size: most documents in one commit.
     """
 
     def __init__(
-        self, redis: Redis, store: Store, engine: Engine, lease: Lease, reporter: Reporter, *, batch_size: int
+        self,
+        redis: Redis,
+        wire: Wire,
+        store: Store,
+        engine: Engine,
+        lease: Lease,
+        reporter: Reporter,
+        *,
+        batch_size: int,
     ) -> None:
         self._redis = redis
+        self._wire = wire
         self._store = store
         self._engine = engine
         self._lease = lease
@@ -95,7 +105,7 @@ class Committer:
         self._ahead = Ahead(redis, self._names)
         self._runs = Runs(b"", ZERO)
         self._rewind: Rewind | None = None
-        self._acknowledge_script = redis.register_script(_ACKNOWLEDGE)
+        self._reader = Reader(wire, self._names)
 
     async def run(self) -> None:
         """Commit until cancelled.
@@ -103,16 +113,12 @@ class Committer:
         Raises:
             LeaseLost: another committer is at work.
             Rewound: Redis was restarted without its tail; start again.
-            RedisError: Redis is away; start again under a new lease.
+            RedisAway, OutcomeUnknown, RedisError: Redis is away; start again under a new lease.
         """
         await self._recover()
         position = ZERO
         while True:
-            entries = await self._read(position)
-            while entries:
-                done = await self._commit_some(entries)
-                position = entries[done - 1].id
-                entries = entries[done:]
+            position = await self._commit_next(position)
 
     async def _recover(self) -> None:
         """See where Redis and MongoDB stand, and give Redis back what it lost."""
@@ -133,48 +139,37 @@ class Committer:
             return Runs(run, self._watermark)
         return Runs(run or b"forgotten", self._rewind.checkpoint)
 
-    async def _read(self, position: EntryId) -> list[Entry]:
-        reply: Any = await self._redis.xread(
-            {self._names.stream: str(position)}, count=self._batch_size, block=_BLOCK_MS
-        )
-        if not reply:
-            return []
-        [[_, raw]] = reply
-        return [decode_entry(entry_id, fields) for entry_id, fields in raw]
-
-    async def _commit_some(self, entries: Sequence[Entry]) -> int:
-        """Commit the first of these entries, as many as MongoDB manages in time; return how many."""
-        size, done = len(entries), 0
+    async def _commit_next(self, position: EntryId) -> EntryId:
+        """Commit the entries that follow this one, as many as MongoDB manages in time; return the last of them."""
+        most = self._batch_size
         async for attempt in self._retrying():
             with attempt:
+                batch = await self._reader.read(position, most)
+                if not batch.entries:
+                    break
                 if attempt.retry_state.attempt_number > 1:
                     await self._store.prepare()  # doing it again relies on the unique index: it may have been dropped
                 try:
-                    done = await self._commit(entries[:size])
+                    await self._commit(batch)
                 except PyMongoError as error:
                     if error.timeout:
-                        size = max(1, size // 2)
+                        most = max(1, len(batch.keys) // 2)
                     raise
+                position = batch.entries[-1].id
         self._reporter.committing()
-        return done
+        return position
 
-    async def _commit(self, entries: Sequence[Entry]) -> int:
-        keys = coalesce(entry for entry in entries if entry.key)
-        within = await readable(self._redis, list(keys))
-        if within < len(keys):
-            unread = set(list(keys)[within:])
-            entries = list(takewhile(lambda entry: entry.key not in unread, entries))
-            keys = coalesce(entry for entry in entries if entry.key)
+    async def _commit(self, batch: Batch) -> None:
+        entries, keys, states = batch.entries, batch.keys, batch.states
         if self._rewind is not None:
-            self._rewind.lift(keys.values())
-        states = await read_states(self._redis, self._names, list(keys.values()))
+            self._rewind.lift(keys)
         reached("states read")
-        decisions = [await self._decide(key, states[key.key]) for key in keys.values()]
+        decisions = [await self._decide(key, states[key.key]) for key in keys]
         refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
         checks = [decision for decision in decisions if isinstance(decision, Verify)]
         changes = {
             decision.document_id: (key, decision)
-            for key, decision in zip(keys.values(), decisions, strict=True)
+            for key, decision in zip(keys, decisions, strict=True)
             if not isinstance(decision, Refusal | Verify | None)
         }
         last = entries[-1].id
@@ -190,12 +185,11 @@ class Committer:
         refused_entries = await self._refuse(refusals, last) if refusals else {}
         refused_entries |= await self._refused_before(entries)
         reached("acknowledging")
-        await self._acknowledge(entries, keys.values(), refused_entries)
+        await self._acknowledge(entries, keys, refused_entries)
         reached("acknowledged")
         await self._engine.release()
         reached("released")
         self._reporter.committed(len(entries), len(refused_entries))
-        return len(entries)
 
     async def _refuse(self, refusals: Sequence[Refusal], last: EntryId) -> dict[EntryId, str]:
         self._inherited = max(self._inherited, last)  # should this have to be done again
@@ -223,20 +217,19 @@ class Committer:
         names = self._names
         prefix = len(self._names.prefix) + 1
         marks = [self._names.gone.encode() + key.key[prefix:] for key in keys if key.marked]
-        done = await self._acknowledge_script(
-            keys=[names.lease, names.watermark, names.stream, names.channel, names.run, names.gaps, *marks],
-            args=[
-                self._lease.token,
-                str(last),
-                str(last.next),
-                encode_commit(last, sorted(refused.items())),
-                GONE_TTL,
-                str(self._watermark),
-                b"" if runs.run == self._runs.run else runs.run,
-                REMEMBERED_GAPS,
-                *map(str, gaps),
-            ],
-        )
+        used: list[Part] = [names.lease, names.watermark, names.stream, names.channel, names.run, names.gaps, *marks]
+        args: list[Part] = [
+            self._lease.token,
+            str(last),
+            str(last.next),
+            encode_commit(last, sorted(refused.items())),
+            GONE_TTL,
+            str(self._watermark),
+            b"" if runs.run == self._runs.run else runs.run,
+            REMEMBERED_GAPS,
+            *map(str, gaps),
+        ]
+        done = await self._wire.send("EVAL", _ACKNOWLEDGE, len(used), *used, *args)
         if done == b"lease lost":
             raise LeaseLost("another committer took over")
         if done == b"rewound":

@@ -24,7 +24,7 @@ from gears.errors import (
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError, Store
-from gears.redis import AWAY, Redis, server_run
+from gears.redis import AWAY, Redis, own_wire, server_run
 from gears.settings import Settings
 from gears.stream import Names
 from worker.commit import Committer
@@ -103,10 +103,11 @@ class Leader:
                 if not engine.captures_plain_clients:
                     tasks.start_soon(Listener(self._redis, engine, timeout=self._settings.redis_timeout).run)
                 await self._prepare(reporter)
-                committer = Committer(
-                    self._redis, self._store, engine, lease, reporter, batch_size=self._settings.batch_size
-                )
-                await committer.run()
+                async with own_wire(self._redis) as wire:
+                    committer = Committer(
+                        self._redis, wire, self._store, engine, lease, reporter, batch_size=self._settings.batch_size
+                    )
+                    await committer.run()
         finally:
             await reporter.withdraw()
 

@@ -1,16 +1,109 @@
-"""Reading the present states of keys."""
+"""Reading what there is to commit: the next entries of the sync stream and the present states of their keys."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from gears.lane import Wire
 from gears.redis import Redis
-from gears.stream import DELETE_EVENTS, EntryId, Names
-from worker.plan import Gone, KeyEntries, State
+from gears.stream import DELETE_EVENTS, Entry, EntryId, Names, decode_entry
+from worker.plan import Gone, KeyEntries, State, coalesce
 
 JSON_TYPE = b"ReJSON-RL"
 
-
-READ_BYTES = 32 * 1024 * 1024
+READ_BYTES = 8 * 1024 * 1024
 """How much of documents is read at a time, the last one not counted."""
+
+_WAIT_MS = 500
+
+_PAGES = 4
+"""A batch of b documents may have this many times b entries."""
+
+_READ = """
+local after, most, most_bytes, pages = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local taken, states, known, bytes = {}, {}, {}, 0
+for page = 1, pages do
+    local entries = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', most)
+    for _, entry in ipairs(entries) do
+        local fields, key = entry[2], ''
+        for i = 1, #fields, 2 do
+            if fields[i] == 'k' then key = fields[i + 1] end
+        end
+        if key ~= '' and not known[key] then
+            if #states == most or bytes > most_bytes then return {taken, states} end
+            known[key] = true
+            local document = redis.pcall('JSON.GET', key)
+            if type(document) == 'string' then
+                bytes = bytes + #document
+                states[#states + 1] = {key, document}
+            else
+                local mark = redis.call('GET', ARGV[5] .. string.sub(key, tonumber(ARGV[6])))
+                states[#states + 1] = {key, false, redis.call('TYPE', key), mark}
+            end
+        end
+        taken[#taken + 1] = entry
+        after = entry[1]
+    end
+    if #entries < most or #states == most then break end
+end
+return {taken, states}
+"""
+"""In one atomic step, so that what tells a deleted key from a lost one belongs to its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is committed at a time.
+
+    Args:
+        entries: in order.
+        keys: what they say of each key.
+        states: each key's present state.
+    """
+
+    entries: Sequence[Entry]
+    keys: Sequence[KeyEntries]
+    states: dict[bytes, State]
+
+
+class Reader:
+    """Reads a mapping's sync stream.
+
+    Args:
+        wire: nobody else's, since waiting for entries blocks it.
+        names: the mapping's names.
+    """
+
+    def __init__(self, wire: Wire, names: Names) -> None:
+        self._wire = wire
+        self._names = names
+
+    async def read(self, after: EntryId, most: int) -> Batch:
+        """The batch that follows an entry; when there is none, waits for it a moment. One round trip.
+
+        Args:
+            after: the entry.
+            most: documents in the batch.
+        """
+        stream, gone, start = self._names.stream, self._names.gone, len(self._names.prefix) + 2
+        _, (raw, found) = await self._wire.send_all(
+            ("XREAD", "COUNT", 1, "BLOCK", _WAIT_MS, "STREAMS", stream, str(after)),
+            ("EVAL", _READ, 1, stream, str(after), most, READ_BYTES, _PAGES, gone, start),
+        )
+        entries = [
+            decode_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in raw
+        ]
+        keys = coalesce(entry for entry in entries if entry.key)
+        return Batch(entries, list(keys.values()), {key: _state(keys[key], *state) for key, *state in found})
+
+
+def _state(entries: KeyEntries, document: bytes | None, kind: bytes = b"", mark: bytes | None = None) -> State:
+    if document is not None:
+        return document
+    if kind not in (b"none", JSON_TYPE):
+        return Gone.FOREIGN
+    deleted_later = mark is not None and EntryId.parse(mark) >= entries.ids[-1]
+    return Gone.DELETED if deleted_later or entries.last_event in DELETE_EVENTS else Gone.LOST
 
 
 async def readable(redis: Redis, keys: Sequence[bytes]) -> int:
@@ -20,49 +113,10 @@ async def readable(redis: Redis, keys: Sequence[bytes]) -> int:
     async with redis.pipeline(transaction=False) as pipeline:
         for key in keys:
             pipeline.execute_command("JSON.DEBUG", "MEMORY", key)
-        sizes = await pipeline.execute(raise_on_error=False)
+        sizes: Any = await pipeline.execute(raise_on_error=False)
     total = 0
     for n, size in enumerate(sizes):
         total += size if isinstance(size, int) else 0  # another type has none
         if total > READ_BYTES:
             return max(1, n)
     return len(keys)
-
-
-async def read_states(redis: Redis, names: Names, keys: Sequence[KeyEntries]) -> dict[bytes, State]:
-    """The present state of each key: one round trip, and a second one for those without a document."""
-    if not keys:
-        return {}
-    documents = await redis.execute_command("JSON.MGET", *(entries.key for entries in keys), "$")
-    states: dict[bytes, State] = {}
-    missing = []
-    for entries, document in zip(keys, documents, strict=True):
-        if document is None:
-            missing.append(entries)
-        else:
-            states[entries.key] = document[1:-1]
-    return states | await _explain(redis, names, missing) if missing else states
-
-
-async def _explain(redis: Redis, names: Names, keys: Sequence[KeyEntries]) -> dict[bytes, State]:
-    """Read again, atomically with what tells a deleted key from a lost one."""
-    prefix = len(names.prefix) + 1
-    async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.execute_command("JSON.MGET", *(entries.key for entries in keys), "$")
-        for entries in keys:
-            pipeline.type(entries.key)
-            pipeline.get(names.gone.encode() + entries.key[prefix:])
-        documents, *rest = await pipeline.execute()
-    return {
-        entries.key: _state(entries, document, kind, mark)
-        for entries, document, kind, mark in zip(keys, documents, rest[::2], rest[1::2], strict=True)
-    }
-
-
-def _state(entries: KeyEntries, document: bytes | None, kind: bytes, mark: bytes | None) -> State:
-    if document is not None:
-        return document[1:-1]
-    if kind not in (b"none", JSON_TYPE):
-        return Gone.FOREIGN
-    deleted_later = mark is not None and EntryId.parse(mark) >= entries.ids[-1]
-    return Gone.DELETED if deleted_later or entries.last_event in DELETE_EVENTS else Gone.LOST
