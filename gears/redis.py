@@ -70,7 +70,7 @@ async def send_once(redis: Redis, *command: Part) -> Any:
     """Run a command that must not be repeated, on the connection that all share unless it is large.
 
     Args:
-        redis: client made by `connect`.
+        redis: client; only those made by `connect` have a connection to share.
         command: name and arguments.
 
     Returns:
@@ -82,8 +82,8 @@ async def send_once(redis: Redis, *command: Part) -> Any:
         ResponseError: Redis answered with an error.
     """
     pool = redis.connection_pool
-    assert isinstance(pool, _Pool)
-    if all(not isinstance(part, bytes) or len(part) <= _SHARED_MAX_BYTES for part in command):
+    small = all(not isinstance(part, bytes) or len(part) <= _SHARED_MAX_BYTES for part in command)
+    if small and isinstance(pool, _Pool):
         return await pool.lane.send(*command)
     try:
         connection = await redis.connection_pool.get_connection()

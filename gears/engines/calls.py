@@ -30,7 +30,7 @@ class CallEngine(Engine):
 
     async def fill(self, document_id: str, document: bytes, *, version: int, age_limit: EntryId) -> bytes | None:
         at = str(EntryId.of_version(version))  # for recipes in a language without 64-bit integers
-        filled: bytes | None = await self._call("fill", document_id, document, version, age_limit.ms, at)
+        filled: bytes | None = await self._call("fill", document_id, document, int(version), age_limit.ms, at)
         return filled
 
     async def restore(self, document_id: str, document: bytes | None, *, since: EntryId) -> bool:
