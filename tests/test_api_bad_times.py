@@ -139,10 +139,15 @@ async def test_a_pending_delete_wins_and_waiting_writes_are_told_when_the_api_en
     async def write(number: int) -> None:
         answers.append(await api.put(f"{path}-{number}", json={}, headers={"Prefer": "wait=30"}))
 
+    waiting = await stack.redis_client.xlen("sync:{notes}") + 5
+
+    async def all_wait() -> bool:
+        return bool(await stack.redis_client.xlen("sync:{notes}") == waiting)
+
     async with anyio.create_task_group() as tasks:
         for number in range(5):
             tasks.start_soon(write, number)
-        await anyio.sleep(0.3)
+        await eventually(all_wait)
         async with await anyio.connect_tcp("127.0.0.1", stack.setup.port) as slow:
             await slow.send(
                 f"PUT {path}-slow HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -119,6 +119,10 @@ async def test_both_sides_agree_after_a_kill_under_load(victim: str, own_stack: 
     assert in_mongo
 
 
+async def _says_retrying(stack: Stack) -> bool:
+    return await stack.redis_client.hget("sync:{todos}:worker", "state") == b"retrying"
+
+
 async def _reached(written: list[int], enough: int) -> bool:
     return written[0] >= enough
 
@@ -126,11 +130,7 @@ async def _reached(written: list[int], enough: int) -> bool:
 async def test_mongodb_away_at_start_is_waited_for_and_said(own_stack: Stack) -> None:
     await own_stack.start(own_stack.redis)
     await own_stack.worker.start(wait=False)
-
-    async def says_retrying() -> bool:
-        return await own_stack.redis_client.hget("sync:{todos}:worker", "state") == b"retrying"
-
-    await eventually(says_retrying)
+    await eventually(lambda: _says_retrying(own_stack))
     await own_stack.set("a", {"n": 1})
     assert await own_stack.redis_client.xlen("sync:{todos}") == 1, "not captured while MongoDB is away"
     await own_stack.mongo.start()
@@ -187,7 +187,7 @@ async def test_a_frozen_mongodb_does_not_keep_a_worker_from_stopping(own_stack: 
     await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
     own_stack.mongo.freeze()
     await own_stack.set("a", {})
-    await anyio.sleep(0.5)  # so that the commit is under way; the test holds without it too
+    await eventually(lambda: _says_retrying(own_stack))
     assert await own_stack.worker.stop() < 5
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -198,6 +198,7 @@ async def test_redis_mongodb_and_the_model_agree(own_stack: Stack) -> None:
             deadline=None,
             database=None,
             derandomize=True,
+            phases=[Phase.generate],  # to shrink a failure, it would be done again for minutes
             suppress_health_check=list(HealthCheck),
         ),
     )
