@@ -17,9 +17,10 @@ import pytest_asyncio
 from anyio import to_thread
 from anyio.abc import SocketStream
 
+from gears.engines import open_engine
 from service.embedded import servers
 from service.http import MAX_HEAD, MAX_PIPELINED
-from tests.impatient import BODY_SECONDS, HEAD_SECONDS, MAX_CONNECTIONS, MAX_UNREAD, UNREAD_SECONDS
+from tests.impatient import BODY_SECONDS, HEAD_SECONDS, MAX_CONNECTIONS, MAX_UNREAD, MAX_WRITES, UNREAD_SECONDS
 from tests.stack import Process, Stack, free_port
 
 PROMPT = 1.0
@@ -31,10 +32,7 @@ GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def impatient(stack: Stack) -> AsyncIterator[Process]:
     """An API with short deadlines."""
-    port = free_port()
-    child = servers.api(replace(stack.setup, port=port))
-    command = tuple("tests.impatient" if part == "service" else part for part in child.command)
-    api = Process(replace(child, name=f"impatient-{port}", command=command), stack.folder, stack.env)
+    api = impatient_api(stack, free_port())
     await api.start()
     try:
         yield api
@@ -43,6 +41,12 @@ async def impatient(stack: Stack) -> AsyncIterator[Process]:
         assert '"level": "error"' not in log
     finally:
         await api.kill()
+
+
+def impatient_api(stack: Stack, port: int) -> Process:
+    child = servers.api(replace(stack.setup, port=port))
+    command = tuple("tests.impatient" if part == "service" else part for part in child.command)
+    return Process(replace(child, name=f"impatient-{port}", command=command), stack.folder, stack.env)
 
 
 @pytest.fixture
@@ -265,6 +269,38 @@ async def test_what_is_no_http_after_a_write_is_not_taken_for_its_answer(stack: 
         await stream.send(put(f"/notes/{new_id}", "Content-Length: 2") + b"{}nonsense\r\n\r\n")
         answer = await until_closed(stream, 5)
     assert b"400" not in answer.split(b"\r\n")[0]
+
+
+async def test_no_more_writes_wait_than_may_and_slow_bodies_take_no_place(own_stack: Stack) -> None:
+    stack = own_stack
+    await stack.start(stack.redis, stack.mongo)
+    await (await open_engine(stack.redis_client, stack.settings.mappings[1])).install()
+    stack.api = impatient_api(stack, stack.setup.port)
+    await stack.api.start()
+    answers: list[int] = []
+
+    async def write(n: int) -> None:
+        answer = await stack.client.put(f"/notes/{n}", json={}, headers={"Prefer": "wait=2"})
+        answers.append(answer.status_code)
+
+    async with AsyncExitStack() as slow:
+        for n in range(MAX_WRITES):
+            stream = await slow.enter_async_context(await anyio.connect_tcp("127.0.0.1", stack.setup.port))
+            await stream.send(put(f"/notes/slow-{n}", "Content-Length: 10000") + b"{")
+        async with anyio.create_task_group() as tasks:
+            for n in range(MAX_WRITES + 10):
+                tasks.start_soon(write, n)
+    assert sorted(answers) == [503] * 10 + [504] * MAX_WRITES
+    assert await stack.redis_client.xlen("sync:{notes}") == MAX_WRITES, "one for each 504, none for a 503"
+
+
+async def test_writes_are_confirmed_though_redis_drops_a_subscription(
+    stack: Stack, api: httpx.AsyncClient, new_id: str
+) -> None:
+    """As it does with one that is too slow for client-output-buffer-limit."""
+    for n in range(5):
+        await stack.redis_client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        assert (await api.put(f"/notes/{new_id}", json={"n": n})).status_code in (200, 201)
 
 
 async def test_a_page_ends_where_it_gets_too_large(stack: Stack, api: httpx.AsyncClient, new_id: str) -> None:
