@@ -71,6 +71,7 @@ class Watermark:
     def restart(self, position: EntryId) -> None:
         """Take over what a restarted Redis knows, which may be less, and wake all who wait: theirs may be lost."""
         self.position = position
+        self._refused.clear()
         for _, _, reached in self._waiting:
             if not reached.done():
                 reached.set_exception(
@@ -101,6 +102,21 @@ class Watermarks:
     async def followed(self) -> None:
         """Return when commits are followed; what is written before that may be found in doubt afterwards."""
         await self._following.wait()
+
+    async def went_back(self, prefix: str, entry_id: EntryId) -> None:
+        """Take note of an entry that was added later than others with higher ids: Redis has forgotten its stream.
+
+        Raises:
+            OutcomeUnknown: Redis doesn't say how far it is committed now.
+        """
+        if self[prefix].position < entry_id:
+            return  # noted already
+        try:
+            position = await self._redis.get(self._names[prefix].watermark)
+        except AWAY as error:
+            raise OutcomeUnknown(str(error)) from error
+        if self[prefix].position >= entry_id:
+            self[prefix].restart(EntryId.parse(position) if position else ZERO)
 
     async def run(self) -> None:
         """Follow the commits until cancelled, across lost connections."""

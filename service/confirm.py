@@ -36,18 +36,32 @@ class Confirmations:
         self._deadlines: set[asyncio.Timeout] = set()
         self._stopping = False
 
-    async def prepared(self) -> None:
-        """Put a write off for a moment while a restarted Redis isn't known yet, lest it be in doubt for nothing."""
+    async def prepared(self, mapping: Mapping) -> EntryId:
+        """Put a write off for a moment while a restarted Redis isn't known yet, lest it be in doubt for nothing.
+
+        Returns:
+            An entry that what is written from now on comes after.
+        """
         if not self._watermarks.are_followed:
             with move_on_after(_FOLLOWING_SECONDS):
                 await self._watermarks.followed()
+        return self._watermarks[mapping.prefix].position
 
-    async def confirmed(self, mapping: Mapping, entry_id: EntryId, preferences: Preferences) -> bool:
+    async def confirmed(self, mapping: Mapping, entry_id: EntryId, preferences: Preferences, *, after: EntryId) -> bool:
         """Wait for the confirmation of an entry; False if the writer prefers not to wait longer.
+
+        Args:
+            mapping: whose entry.
+            entry_id: the entry.
+            preferences: the writer's.
+            after: what `prepared` returned before the write.
 
         Raises:
             Problem: the document was refused, or isn't confirmed in time.
+            OutcomeUnknown: Redis was restarted meanwhile, and may have forgotten the entry.
         """
+        if entry_id <= after:
+            await self._watermarks.went_back(mapping.prefix, entry_id)
         started = perf_counter()
         seconds = self._patience(preferences)
         deadline = asyncio.timeout(seconds)

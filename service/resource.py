@@ -76,10 +76,10 @@ class Resource:
         with self._admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
             document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
-            await self._confirmations.prepared()
+            after = await self._confirmations.prepared(self.mapping)
             written = await self._documents.create(document_id, text, id_is_new=made)
             headers = {"Location": path_of(self.mapping, document_id)}
-            return await self._written(201, written.id, written.document, preferences, headers)
+            return await self._written(201, written.id, written.document, preferences, headers, after=after)
 
     async def read(self, request: Request) -> Response:
         """One document, as Redis holds it."""
@@ -105,9 +105,11 @@ class Resource:
         with self._admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
             text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
-            await self._confirmations.prepared()
+            after = await self._confirmations.prepared(self.mapping)
             put = await self._documents.put(document_id, text, conditions)
-            return await self._written(201 if put.created else 200, put.written.id, put.written.document, preferences)
+            return await self._written(
+                201 if put.created else 200, put.written.id, put.written.document, preferences, after=after
+            )
 
     async def patch(self, request: Request) -> Response:
         """Change a document by a JSON Merge Patch."""
@@ -116,9 +118,9 @@ class Resource:
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
             body = await read_body(request, MERGE_PATCH, ticket)
-            await self._confirmations.prepared()
+            after = await self._confirmations.prepared(self.mapping)
             written = await self._patch(document_id, body, conditions)
-            return await self._written(200, written.id, written.document, preferences)
+            return await self._written(200, written.id, written.document, preferences, after=after)
 
     async def delete(self, request: Request) -> Response:
         """Delete a document."""
@@ -127,9 +129,9 @@ class Resource:
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
             ticket.begin()
-            await self._confirmations.prepared()
+            after = await self._confirmations.prepared(self.mapping)
             written = await self._documents.delete(document_id, conditions)
-            return await self._written(204, written.id, None, preferences)
+            return await self._written(204, written.id, None, preferences, after=after)
 
     async def _patch(self, document_id: str, body: bytes, conditions: Conditions) -> Written:
         patch = await off_loop(len(body), parse_json, body)
@@ -147,10 +149,12 @@ class Resource:
         document: bytes | None,
         preferences: Preferences,
         headers: Dict[str, str] | None = None,
+        *,
+        after: EntryId,
     ) -> Response:
         """The answer to a write: after its confirmation, or 202 for a writer who doesn't wait for that."""
         reached("written to Redis")
-        confirmed = await self._confirmations.confirmed(self.mapping, entry_id, preferences)
+        confirmed = await self._confirmations.confirmed(self.mapping, entry_id, preferences, after=after)
         reached("confirmed")
         tag = {} if document is None else {"ETag": etag_of(document)}
         every = {"Sync-Token": str(entry_id)} | tag | dict(headers or {}) | preferences.applied(accepted=not confirmed)

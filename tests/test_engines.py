@@ -213,6 +213,15 @@ async def test_roll_back_respects_a_later_write(engine: Engine) -> None:
     assert await get(engine, "1") == {"later": 1}
 
 
+async def test_a_plain_write_noticed_after_a_later_delete_changes_nothing(engine: Engine) -> None:
+    if engine.captures_plain_clients:
+        pytest.skip("this engine captures plain clients' writes as they are made")
+    await engine.delete("1", Any_(), backlog_limit=LIMIT)
+    before = await entries(engine)
+    await engine.observe([(b"todos:1", "json.set"), (b"todos:2", "json.set")])
+    assert (await entries(engine))[len(before) :] == [{"k": "todos:2", "e": "json.set"}]
+
+
 @pytest.mark.parametrize("lost", [b'{"lost":1}', None])
 async def test_restore_adds_no_entry(engine: Engine, lost: bytes | None) -> None:
     since = await put(engine, "1", {"old": 1})

@@ -215,3 +215,19 @@ async def standing(stack: Stack, token: str) -> str:
     answer = (await stack.client.get(f"/sync/{token}", params={"mapping": "notes"})).json()
     assert answer["committed"] == (answer["mappings"]["notes"] == "committed")
     return str(answer["mappings"]["notes"])
+
+
+async def test_a_write_after_a_flush_waits_though_the_ids_went_back(own_stack: Stack) -> None:
+    """As if the clock had been ahead before: what the API knows to be committed is above the new entry."""
+    await own_stack.start()
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    await put(own_stack, "a", 1)
+    await own_stack.worker.stop()
+    await own_stack.redis_client.flushall()
+    answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"Prefer": "wait=1"})
+    assert answer.status_code == 504, "acknowledged, and not in MongoDB"
+    await own_stack.worker.start(wait=False)
+    await recovered(own_stack)
+    assert (await in_mongodb(own_stack))["a"]["n"] == 2
+    await put(own_stack, "a", 3)
+    assert (await in_mongodb(own_stack))["a"]["n"] == 3

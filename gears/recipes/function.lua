@@ -135,13 +135,15 @@ local function restore(key, document, since)
     return set(key, document) or '1'
 end
 
--- Adds an entry for each key that a plain client wrote; pairs of key and its latest event.
+-- Adds an entry for each key that a plain client wrote; pairs of key and its latest event. A write that is learned of
+-- after a delete that came later has none to add: the delete's entry tells of the key's state.
 local function observe(...)
     local events = {...}
     for i = 1, #events, 2 do
         local key, event = events[i], events[i + 1]
         local found = kind(key)
-        if found == JSON_TYPE or found == 'none' then
+        local deleted = found == 'none' and not config.deletes[event] and redis.call('EXISTS', gone(key)) == 1
+        if (found == JSON_TYPE or found == 'none') and not deleted then
             local id = add(key, event)
             if found == 'none' and config.deletes[event] then redis.call('SET', gone(key), id) end
         end
