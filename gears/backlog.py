@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from redis.exceptions import ResponseError
 
 from gears.mapping import Mapping
-from gears.redis import Redis, run_of
+from gears.redis import Redis, read_at_once, run_of
 from gears.stream import ZERO, EntryId, Names
 
 
@@ -70,23 +70,24 @@ async def read_backlog(redis: Redis, mapping: Mapping) -> Backlog:
     """Read where the mapping's sync stream stands."""
     names = Names(mapping.prefix)
     newest = await last_entry(redis, names)
-    async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.get(names.watermark)
-        pipeline.xlen(names.stream)
-        pipeline.xrange(names.stream, count=1)
-        pipeline.time()
-        pipeline.hgetall(names.worker)
-        pipeline.info("server")
-        watermark, entries, first, (seconds, microseconds), worker, info = await pipeline.execute()
+    watermark, entries, first, (seconds, microseconds), worker, info = await read_at_once(
+        redis,
+        ("GET", names.watermark),
+        ("XLEN", names.stream),
+        ("XRANGE", names.stream, "-", "+", "COUNT", 1),
+        ("TIME",),
+        ("HGETALL", names.worker),
+        ("INFO", "server"),
+    )
     oldest = EntryId.parse(first[0][0]) if first else None
-    lag = max(0.0, seconds + microseconds / 1e6 - oldest.ms / 1e3) if oldest else 0.0
+    lag = max(0.0, int(seconds) + int(microseconds) / 1e6 - oldest.ms / 1e3) if oldest else 0.0
     return Backlog(
         last_entry=newest,
         watermark=EntryId.parse(watermark) if watermark else ZERO,
         entries=entries,
         oldest=oldest,
         lag=round(lag, 3),
-        worker=_worker_state(worker, run_of(info)),
+        worker=_worker_state(dict(zip(worker[::2], worker[1::2], strict=True)), run_of(info)),
     )
 
 

@@ -199,7 +199,7 @@ class Store:
 
         Args:
             changes: at most one per id.
-            checkpoint: the last entry that is committed when this returns.
+            checkpoint: the last entry that is committed when this returns, or a later one whose state was read with it.
 
         Returns:
             Ids of refused documents, each with the reason; all others are durable on a majority.

@@ -1,6 +1,7 @@
 """Connections to Redis: deadlines everywhere, and a write that tells 'not sent' from 'not answered'."""
 
-from collections.abc import AsyncIterator, Iterable
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -116,14 +117,40 @@ async def own_wire(redis: Redis) -> AsyncIterator[Wire]:
         wire.close()
 
 
+_READ = """
+local replies, at = {}, 1
+while at <= #ARGV do
+    local size = tonumber(ARGV[at])
+    replies[#replies + 1] = redis.call(unpack(ARGV, at + 1, at + size))
+    at = at + size + 1
+end
+return replies
+"""
+
+
+async def read_at_once(redis: Redis, *commands: Sequence[str | bytes | int]) -> list[Any]:
+    """Run commands that only read, at one moment.
+
+    By a script, since Redis before 7.0 refuses whatever is in a MULTI while it is out of memory, and only commits free
+    the memory that the sync stream takes.
+
+    Returns:
+        The raw replies.
+    """
+    args = [word for command in commands for word in (len(command), *command)]
+    replies: list[Any] = await redis.register_script(_READ)(args=args)
+    return replies
+
+
 async def server_run(redis: Redis) -> bytes:
     """What tells one run of a Redis server from the next: the beginning of its `run_id`, as entries name it."""
-    return run_of(await redis.info("server"))
+    return str((await redis.info("server"))["run_id"])[:8].encode()
 
 
-def run_of(info: dict[str, Any]) -> bytes:
-    """The same, from what `INFO server` says."""
-    return str(info["run_id"])[:8].encode()
+def run_of(info: bytes) -> bytes:
+    """The same, from the text of `INFO server`."""
+    found = re.search(rb"run_id:(\w{8})", info)
+    return found[1] if found else b""
 
 
-__all__ = ["AWAY", "Redis", "RedisError", "connect", "own_wire", "run_of", "send_once", "server_run"]
+__all__ = ["AWAY", "Redis", "RedisError", "connect", "own_wire", "read_at_once", "run_of", "send_once", "server_run"]

@@ -7,12 +7,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from gears.backlog import last_entry
 from gears.document import encode
 from gears.mapping import Mapping
 from gears.mongo import Change, Remove, Store, Upsert, open_client
-from gears.redis import AWAY
-from gears.stream import EntryId
+from gears.redis import AWAY, connect, own_wire
+from gears.stream import ZERO, EntryId, Names
 from tests.stack import Process, Stack, eventually
+from worker.states import Reader
 
 
 async def both_sides(stack: Stack) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -174,6 +176,19 @@ async def test_a_standby_takes_over_and_the_frozen_one_does_no_harm(own_stack: S
     finally:
         if standby.running:
             await standby.kill()
+
+
+async def test_a_state_has_the_version_of_the_newest_write_that_it_may_hold(own_stack: Stack) -> None:
+    """Or a write would be called refused though it is in MongoDB: committed with an earlier entry of its key."""
+    await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
+    await own_stack.worker.stop()
+    for n, key in enumerate(["a", "b", "a", "c"]):
+        await own_stack.set(key, {"n": n})
+    async with connect(own_stack.redis_url, timeout=5) as redis, own_wire(redis) as wire:
+        newest = await last_entry(redis, Names("todos"))
+        batch = await Reader(wire, Names("todos")).read(ZERO, 1)
+    assert batch.states == {b"todos:a": b'{"n":2}'}
+    assert [key.version for key in batch.keys] == [newest.version]
 
 
 async def test_a_stopped_worker_hands_over_at_once_and_ends_within_seconds(own_stack: Stack) -> None:

@@ -53,6 +53,12 @@ ACCEPTED: dict[str, Sequence[Event]] = {
         read("b", REDIS, 4),
         *ended("a", "a"),
     ],
+    "a refused delete is seen in Redis before it is rolled back": [
+        write("a", 1, 2),
+        write(None, 3, 6, Outcome.REFUSED),
+        read(None, REDIS, 4),
+        *ended("a", "a"),
+    ],
     "what MongoDB can't hold is seen in Redis": [
         write("a", 1, 2, Outcome.POISON),
         read("a", REDIS, 9),
@@ -88,6 +94,7 @@ REJECTED: dict[str, tuple[int, Sequence[Event], int]] = {
     "nothing was written, and it is there": (7, [write("a", 1, 2, Outcome.NOTHING), read("a", REDIS, 3)], 2),
     "it was refused, and MongoDB holds it": (7, [write("a", 1, 3, Outcome.REFUSED), read("a", MONGO, 2)], 2),
     "it was refused, and not rolled back": (7, [write("a", 1, 2, Outcome.REFUSED), read("a", REDIS, 3)], 2),
+    "a refused delete is there": (2, [write("a", 1, 2), write(None, 3, 4, Outcome.REFUSED), read(None, REDIS, 5)], 2),
     "what MongoDB can't hold stays in Redis": (7, [write("a", 1, 2, Outcome.POISON), *ended("a", None)], 2),
     "a write that nobody answered comes far too late": (
         2,

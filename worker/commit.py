@@ -161,8 +161,6 @@ class Committer:
 
     async def _commit(self, batch: Batch) -> None:
         entries, keys, states = batch.entries, batch.keys, batch.states
-        if self._rewind is not None:
-            self._rewind.lift(keys)
         reached("states read")
         decisions = [await self._decide(key, states[key.key]) for key in keys]
         refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
@@ -174,7 +172,7 @@ class Committer:
         }
         last = entries[-1].id
         self._lease.check()
-        refused = await self._store.commit([change for _, change in changes.values()], last)
+        refused = await self._store.commit([change for _, change in changes.values()], max(last, batch.newest))
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
             seen = states[key.key]

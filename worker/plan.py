@@ -8,7 +8,7 @@ from gears.document import encode, parse_object
 from gears.errors import Refused
 from gears.mapping import Mapping
 from gears.mongo import Change, Remove, Upsert
-from gears.stream import BACKFILL, DELETE_EVENTS, FILL, Entry, EntryId
+from gears.stream import BACKFILL, DELETE_EVENTS, FILL, ZERO, Entry, EntryId
 
 
 class Gone(Enum):
@@ -35,8 +35,7 @@ class KeyEntries:
         ids: its entries, oldest first.
         last_event: the event of the newest entry.
         marked: whether one of them is a delete, so that there may be a mark of it.
-        run: the server run in which the newest entry was added.
-        lifted: the version to use instead of the newest entry's.
+        as_of: the newest entry of the stream when the key's state was read; that state may be newer than `ids` tell.
         filled_from: when the newest is a fill, the version that Redis was given.
     """
 
@@ -44,14 +43,13 @@ class KeyEntries:
     ids: list[EntryId] = field(default_factory=list)
     last_event: str = ""
     marked: bool = False
-    run: bytes = b""
-    lifted: int | None = None
+    as_of: EntryId = ZERO
     filled_from: int | None = None
 
     @property
     def version(self) -> int:
-        """The version of the present state: that of the newest entry."""
-        return self.ids[-1].version if self.lifted is None else self.lifted
+        """The version of the state that was read."""
+        return max(self.as_of, self.ids[-1]).version
 
 
 def coalesce(entries: Iterable[Entry]) -> dict[bytes, KeyEntries]:
@@ -66,7 +64,6 @@ def coalesce(entries: Iterable[Entry]) -> dict[bytes, KeyEntries]:
         known.filled_from = (entry.filled_from or 0) if entry.event == FILL else None
         known.ids.append(entry.id)
         known.last_event = entry.event
-        known.run = entry.run
         known.marked |= entry.event in DELETE_EVENTS
     return by_key
 

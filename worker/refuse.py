@@ -129,4 +129,4 @@ async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes
 
 
 def _dead_letter(refusal: Refusal) -> DeadLetter:
-    return DeadLetter(refusal.entries.key, refusal.entries.version, refusal.reason, refusal.seen or b"")
+    return DeadLetter(refusal.entries.key, refusal.entries.ids[-1].version, refusal.reason, refusal.seen or b"")

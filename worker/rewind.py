@@ -6,7 +6,7 @@ Redis has forgotten what was committed. Then MongoDB gives back every document a
 except for keys that were written again since Redis started: those win.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -16,9 +16,8 @@ from gears.document import decode, to_text
 from gears.engines import Engine
 from gears.failpoint import reached
 from gears.mongo import Store
-from gears.redis import Redis, server_run
+from gears.redis import Redis, read_at_once, server_run
 from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
-from worker.plan import KeyEntries
 
 _PAGE = 1000
 
@@ -28,10 +27,7 @@ async def find_rewind(redis: Redis, engine: Engine, store: Store) -> tuple[Entry
     names = Names(engine.mapping.prefix)
     checkpoint = await store.checkpoint()
     at = str(checkpoint or ZERO)
-    async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.get(names.watermark)
-        pipeline.xrange(names.stream, at, at)
-        text, waiting = await pipeline.execute()
+    text, waiting = await read_at_once(redis, ("GET", names.watermark), ("XRANGE", names.stream, at, at))
     watermark = EntryId.parse(text) if text else ZERO
     if checkpoint is None or watermark.version >= checkpoint.version or waiting:
         return watermark, None
@@ -59,7 +55,6 @@ class Rewind:
         self._run = b""
         self._written: set[bytes] = set()
         self._seen = ZERO
-        self._lifts = 0
 
     async def restore(self, check: Callable[[], None]) -> int:
         """Restore deletes, then documents; return how many keys. Doing it again changes nothing.
@@ -84,13 +79,6 @@ class Rewind:
             restored += await self._give_back({found[id_field]: to_text(decode(found)) for found in documents})
             reached("documents given back")
         return restored
-
-    def lift(self, keys: Iterable[KeyEntries]) -> None:
-        """Give writes made since Redis started a version above the checkpoint, if its clock gave them a lower one."""
-        for key in keys:
-            if key.run == self._run and key.ids[-1] <= self.checkpoint:
-                self._lifts += 1
-                key.lifted = self.checkpoint.version + self._lifts
 
     async def _give_back(self, states: Mapping[str, bytes | None]) -> int:
         await self._note_writes()

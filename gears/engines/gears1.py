@@ -9,7 +9,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from gears.engines.base import CaptureStatus
 from gears.engines.calls import CallEngine, recipe, version_of_recipe
-from gears.errors import CaptureMissing, ConfigError, RedisRefused
+from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
 from gears.redis import AWAY, send_once
 from gears.stream import DELETE_EVENTS, EVENTS, GONE_TTL
 
@@ -135,7 +135,10 @@ class Gears1(CallEngine):
     async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
         key = self.mapping.key(document_id)
         try:
-            [answer] = await send_once(self.redis, "RG.TRIGGER", self.library, function, key, *args)
+            reply = await send_once(self.redis, "RG.TRIGGER", self.library, function, key, *args)
+            if not isinstance(reply, list) or len(reply) != 1:
+                raise OutcomeUnknown(f"RedisGears answered {reply!r}"[:500])
+            [answer] = reply
             if isinstance(answer, ResponseError):
                 raise answer
         except ResponseError as error:

@@ -89,6 +89,7 @@ class _Key:
         self._reads = sorted((event for event in events if isinstance(event, Read)), key=lambda read: read.start)
         self._by_value = {write.value: write for write in self._writes if write.value is not None}
         self._deletes = [w for w in self._writes if w.value is None and w.outcome not in NEVER]
+        self._refused_deletes = [w for w in self._writes if w.value is None and w.outcome is Outcome.REFUSED]
         acknowledged = [(w.acknowledged, w) for w in self._writes if w.acknowledged is not None]
         in_mongo = [
             (read.end, self._by_value[read.value])
@@ -141,7 +142,7 @@ class _Key:
             yield next(r for r in self._reads if r.side is Side.MONGO and r.value == newest.value)
 
     def _absent(self, read: Read) -> Iterable[Violation]:
-        if read.side is Side.REDIS and self._excused(read):
+        if read.side is Side.REDIS and (self._excused(read) or self._being_deleted(read)):
             return
         stored = self._stored.by(read.start)
         last = self._deleted.by(read.end)
@@ -149,6 +150,10 @@ class _Key:
             yield self._violation(
                 2, "an acknowledged document is gone", *([] if last is None else [last]), stored, read
             )
+
+    def _being_deleted(self, read: Read) -> bool:
+        """Whether a delete that was refused in the end hadn't been rolled back yet."""
+        return any(delete.start <= read.end and read.start <= delete.end for delete in self._refused_deletes)
 
     def _excused(self, read: Read) -> bool:
         return not read.final and any(window.touches(read.start, read.end) for window in self._lost)
