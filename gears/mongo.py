@@ -86,6 +86,19 @@ Change = Upsert | Remove
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far MongoDB is.
+
+    Args:
+        committed: everything up to this entry is committed.
+        newest: no state that MongoDB holds is newer than this entry.
+    """
+
+    committed: EntryId
+    newest: EntryId
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A state of a key that was refused."""
 
@@ -191,7 +204,7 @@ class Store:
             await cursor.close()
         return found, False
 
-    async def commit(self, changes: Sequence[Change], checkpoint: EntryId) -> dict[str, str]:
+    async def commit(self, changes: Sequence[Change], checkpoint: Checkpoint) -> dict[str, str]:
         """Bring MongoDB to these states, newer ones excepted, and move the checkpoint.
 
         Tombstones first, so that a delete is never done without being remembered; then the documents, and the
@@ -199,7 +212,7 @@ class Store:
 
         Args:
             changes: at most one per id.
-            checkpoint: the last entry that is committed when this returns, or a later one whose state was read with it.
+            checkpoint: how far MongoDB is when this returns.
 
         Returns:
             Ids of refused documents, each with the reason; all others are durable on a majority.
@@ -221,11 +234,13 @@ class Store:
             except PyMongoError as error:
                 failures.append(error)
 
+        versions = {"v": Int64(checkpoint.committed.version), "newest": Int64(checkpoint.newest.version)}
+
         async def write_checkpoint() -> None:
             try:
                 await self._checkpoints.update_one(
                     {"_id": self.mapping.prefix},
-                    {"$max": {"v": Int64(checkpoint.version)}, "$set": {"at": datetime.now(UTC)}},
+                    {"$max": versions, "$set": {"at": datetime.now(UTC)}},
                     upsert=True,
                 )
                 reached("checkpoint written")
@@ -240,10 +255,13 @@ class Store:
             raise failures[0]
         return refused
 
-    async def checkpoint(self) -> EntryId | None:
-        """The watermark as MongoDB knows it; None when nothing was ever committed."""
+    async def checkpoint(self) -> Checkpoint | None:
+        """How far MongoDB knows itself to be; None when nothing was ever committed."""
         found = await self._checkpoints.find_one({"_id": self.mapping.prefix})
-        return None if found is None else EntryId.of_version(int(found["v"]))
+        if found is None:
+            return None
+        committed = int(found["v"])
+        return Checkpoint(EntryId.of_version(committed), EntryId.of_version(int(found.get("newest", committed))))
 
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions of those of these documents that are stored."""

@@ -10,7 +10,7 @@ import pytest
 from gears.backlog import last_entry
 from gears.document import encode
 from gears.mapping import Mapping
-from gears.mongo import Change, Remove, Store, Upsert, open_client
+from gears.mongo import Change, Checkpoint, Remove, Store, Upsert, open_client
 from gears.redis import AWAY, connect, own_wire
 from gears.stream import ZERO, EntryId, Names
 from tests.stack import Process, Stack, eventually
@@ -67,7 +67,7 @@ async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: s
         (upsert(9), 9),
     ]
     for change, expected in steps:
-        assert await store.commit([change], EntryId(1, 0)) == {}
+        assert await store.commit([change], Checkpoint(EntryId(1, 0), EntryId(1, 0))) == {}
         found = await store.find("a")
         assert (found and found["v"]) == expected
     client.close()

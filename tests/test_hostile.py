@@ -9,7 +9,7 @@ from bson import Binary
 from gears.document import encode
 from gears.engines import open_engine
 from gears.mapping import Mapping
-from gears.mongo import Change, Remove, Store, Upsert, open_client
+from gears.mongo import Change, Checkpoint, Remove, Store, Upsert, open_client
 from gears.stream import EntryId
 from tests.stack import Stack, eventually
 
@@ -120,10 +120,10 @@ async def test_a_late_write_does_not_bring_back_what_was_deleted_meanwhile(stack
         [upsert(new_id, 7), upsert("another", 7)],  # by a committer that was frozen until now
     ]
     for changes in steps:
-        assert await store.commit(changes, EntryId(1, 0)) == {}
+        assert await store.commit(changes, Checkpoint(EntryId(1, 0), EntryId(1, 0))) == {}
     assert await store.find(new_id) is None
     assert await store.find("another") is not None
-    await store.commit([upsert(new_id, 9)], EntryId(1, 0))
+    await store.commit([upsert(new_id, 9)], Checkpoint(EntryId(1, 0), EntryId(1, 0)))
     assert await store.find(new_id) is not None
     client.close()
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from gears.document import encode
-from gears.mongo import Remove, Store, Upsert, open_client
+from gears.mongo import Checkpoint, Remove, Store, Upsert, open_client
 from gears.stream import EntryId
 from tests.stack import Stack, eventually
 
@@ -155,7 +155,7 @@ async def test_what_was_committed_before_the_refused_write_is_not_called_refused
     client = open_client(own_stack.mongo_uri, timeout=5)
     mapping = own_stack.settings.mappings[1]
     change = Upsert("a", version, encode(mapping, "a", document, version)) if document else Remove("a", version)
-    await Store(client, mapping).commit([change], EntryId.parse(token))
+    await Store(client, mapping).commit([change], Checkpoint(EntryId.parse(token), EntryId.parse(token)))
     client.close()
     await own_stack.set("a", {"n": 2**63}, prefix="notes")
     await own_stack.worker.start()

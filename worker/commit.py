@@ -20,7 +20,7 @@ from gears.errors import LeaseLost, Rewound
 from gears.failpoint import reached
 from gears.gaps import REMEMBERED_GAPS, Runs
 from gears.lane import Part, Wire
-from gears.mongo import MongoError, Store
+from gears.mongo import Checkpoint, MongoError, Store
 from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names
@@ -137,7 +137,7 @@ class Committer:
         run: Any = await self._redis.get(self._names.run) or b""
         if self._rewind is None:
             return Runs(run, self._watermark)
-        return Runs(run or b"forgotten", self._rewind.checkpoint)
+        return Runs(run or b"forgotten", self._rewind.checkpoint.committed)
 
     async def _commit_next(self, position: EntryId) -> EntryId:
         """Commit the entries that follow this one, as many as MongoDB manages in time; return the last of them."""
@@ -172,7 +172,8 @@ class Committer:
         }
         last = entries[-1].id
         self._lease.check()
-        refused = await self._store.commit([change for _, change in changes.values()], max(last, batch.newest))
+        checkpoint = Checkpoint(last, max(last, batch.newest))
+        refused = await self._store.commit([change for _, change in changes.values()], checkpoint)
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
             seen = states[key.key]
@@ -191,7 +192,7 @@ class Committer:
 
     async def _refuse(self, refusals: Sequence[Refusal], last: EntryId) -> dict[EntryId, str]:
         self._inherited = max(self._inherited, last)  # should this have to be done again
-        lost = ZERO if self._rewind is None else self._rewind.checkpoint
+        lost = ZERO if self._rewind is None else self._rewind.checkpoint.newest
         return await refuse(self._redis, self._engine, self._store, refusals, self._ahead, last=last, lost=lost)
 
     async def _decide(self, key: KeyEntries, state: State) -> Decision:

@@ -2,8 +2,9 @@
 
 The watermark in Redis is set after the checkpoint in MongoDB, at the end of every commit. So when the checkpoint is
 above the watermark, either a committer stopped in between, and the checkpoint's entry still waits on the stream, or
-Redis has forgotten what was committed. Then MongoDB gives back every document and every delete above the watermark,
-except for keys that were written again since Redis started: those win.
+Redis has forgotten what was committed; as it has when the stream ends before an entry that MongoDB's states are as new
+as. Then MongoDB gives back every document and every delete above the watermark, except for keys that were written again
+since Redis started: those win.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from gears.backlog import last_entry
 from gears.document import decode, to_text
 from gears.engines import Engine
 from gears.failpoint import reached
-from gears.mongo import Store
+from gears.mongo import Checkpoint, Store
 from gears.redis import Redis, read_at_once, server_run
 from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
 
@@ -26,10 +27,13 @@ async def find_rewind(redis: Redis, engine: Engine, store: Store) -> tuple[Entry
     """The watermark in Redis, and what is to be done when Redis fell back to it."""
     names = Names(engine.mapping.prefix)
     checkpoint = await store.checkpoint()
-    at = str(checkpoint or ZERO)
+    at = str(ZERO if checkpoint is None else checkpoint.committed)
     text, waiting = await read_at_once(redis, ("GET", names.watermark), ("XRANGE", names.stream, at, at))
     watermark = EntryId.parse(text) if text else ZERO
-    if checkpoint is None or watermark.version >= checkpoint.version or waiting:
+    if checkpoint is None:
+        return watermark, None
+    remembered = watermark.version >= checkpoint.committed.version or waiting
+    if remembered and (await last_entry(redis, names)).version >= checkpoint.newest.version:
         return watermark, None
     return watermark, Rewind(redis, engine, store, watermark=watermark, checkpoint=checkpoint)
 
@@ -42,10 +46,12 @@ class Rewind:
         engine: the mapping's engine.
         store: the mapping's documents in MongoDB.
         watermark: what Redis knows to be committed; everything above is given back.
-        checkpoint: what MongoDB knows to be committed.
+        checkpoint: how far MongoDB is.
     """
 
-    def __init__(self, redis: Redis, engine: Engine, store: Store, *, watermark: EntryId, checkpoint: EntryId) -> None:
+    def __init__(
+        self, redis: Redis, engine: Engine, store: Store, *, watermark: EntryId, checkpoint: Checkpoint
+    ) -> None:
         self._redis = redis
         self._engine = engine
         self._store = store
@@ -66,7 +72,7 @@ class Rewind:
             MongoError, RedisError: it isn't complete; do it again.
         """
         self._run = await server_run(self._redis)
-        await raise_stream(self._redis, self._names, EntryId(self.checkpoint.ms + 1, 0))
+        await raise_stream(self._redis, self._names, EntryId(self.checkpoint.newest.ms + 1, 0))
         reached("stream moved on")
         restored = 0
         async for ids in self._store.deleted_above(self._watermark.version):

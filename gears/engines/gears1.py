@@ -118,8 +118,12 @@ class Gears1(CallEngine):
         return answer
 
     async def _queued_version(self) -> str | None:
-        description = (await self._session(_QUEUED)).get("sessionDescription")
-        return description.decode() if description else None
+        """The version of the session that all mappings share; None when it, or a part of it, is missing."""
+        session = await self._session(_QUEUED)
+        description = session.get("sessionDescription")
+        if not description or len(session.get("registrations", [])) != 2 * len(HELD_COMMANDS):
+            return None
+        return str(description.decode())
 
     async def _session(self, name: str) -> dict[str, Any]:
         [session] = await self.redis.execute_command("RG.PYDUMPSESSIONS", "SESSIONS", name)

@@ -1,7 +1,7 @@
 """A plain client of Redis, which knows nothing of us; on RedisGears 1.x its replies wait for MongoDB."""
 
 import json
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -75,7 +75,11 @@ class PlainClient:
         }
         write = self._recorder.begin(self.name, step.kind, step.key, tag)
         success = Outcome.POISON if poison else self._success
-        await self._conclude([write], self._redis.execute_command(*commands[step.kind]), success)
+        try:
+            reply: Any = await self._redis.execute_command(*commands[step.kind])
+        except (RedisError, OSError) as error:
+            reply = error
+        self._conclude(write, reply, success)
 
     async def _both(self, step: Step) -> None:
         """Two documents in one MULTI, whose reply waits for nobody."""
@@ -85,22 +89,26 @@ class PlainClient:
                 tag = self._recorder.tag(self.name)
                 pipeline.execute_command("JSON.SET", f"{PREFIX}:{key}", "$", json.dumps({"v": tag}))
                 writes.append(self._recorder.begin(self.name, step.kind, key, tag))
-            await self._conclude(writes, pipeline.execute(), Outcome.QUEUED)
+            try:
+                replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            except (RedisError, OSError) as error:
+                replies = [error, error]
+            for write, reply in zip(writes, replies, strict=True):
+                self._conclude(write, reply, Outcome.QUEUED)
 
-    async def _conclude(self, writes: list[Write], sending: Awaitable[Any], success: Outcome) -> None:
-        outcome, detail = Outcome.UNKNOWN, ""
-        try:
-            reply = await sending
-        except BusyLoadingError as error:
-            outcome, detail = Outcome.NOTHING, str(error)
-        except ResponseError as error:
-            outcome, detail = _of_error(str(error)), str(error)
-        except (RedisError, OSError) as error:
-            detail = repr(error)
-        else:
-            outcome, detail = (Outcome.NOTHING if reply in (None, 0) else success), repr(reply)
-        for write in writes:
-            self._recorder.end(write, outcome, detail)
+    def _conclude(self, write: Write, reply: Any, success: Outcome) -> None:
+        match reply:
+            case BusyLoadingError():
+                outcome = Outcome.NOTHING
+            case ResponseError():
+                outcome = _of_error(str(reply))
+            case Exception():
+                outcome = Outcome.UNKNOWN
+            case None | 0:
+                outcome = Outcome.NOTHING
+            case _:
+                outcome = success
+        self._recorder.end(write, outcome, repr(reply))
 
     async def _find(self, key: str) -> None:
         start = self._recorder.now()

@@ -67,7 +67,7 @@ _AT_ONCE = {"flush", "ahead", "steal lease", "drop lease", "remove recipe", "dro
 STORM, CALM = 24.0, 6.0
 """Seconds of faults, and of none, in turn; a minute's worth of faults that never let go would test little."""
 
-_GAP = 1.6
+_GAP = 1.2
 """Mean seconds between the beginnings of two faults."""
 
 _SETTLE = 2.0
