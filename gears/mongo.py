@@ -176,12 +176,12 @@ class Store:
 
     async def find(self, document_id: str) -> Document | None:
         """The stored document with this id, `_id` and `_sync` included."""
-        found: Document | None = await self._documents.find_one({self.mapping.id_field: document_id})
+        found: Document | None = await self._documents.find_one(self._with_id(document_id))
         return found
 
     async def exists(self, document_id: str) -> bool:
         """Whether a document with this id is stored."""
-        return await self._documents.find_one({self.mapping.id_field: document_id}, {"_id": 1}) is not None
+        return await self._documents.find_one(self._with_id(document_id), {"_id": 1}) is not None
 
     async def page(self, *, limit: int, after: str | None) -> tuple[list[Document], bool]:
         """Stored documents with string ids above `after`, in the order of their ids, and whether there are more.
@@ -343,9 +343,21 @@ class Store:
                 if held.get(change.document_id, -1) >= change.version:
                     continue
                 if self._is_id_index(failure):
-                    raise error
+                    refused[change.document_id] = await self._why_taken(change.document_id, error)
+                    continue
             refused[change.document_id] = f"MongoDB refused it: {failure['errmsg']} (code {failure['code']})"
         return refused
+
+    async def _why_taken(self, document_id: str, error: BulkWriteError) -> str:
+        """Why no document can have this id; raises the error when it was another document with the same id."""
+        id_field = self.mapping.id_field
+        found = await self._documents.find_one({id_field: document_id})
+        if found is None or isinstance(found[id_field], str):
+            raise error
+        return (
+            f"in {self.mapping.namespace}, the {id_field!r} of the document with _id {found['_id']!r} is an array that "
+            "holds this id; change that, and write this document again"
+        )
 
     def _is_id_index(self, failure: Document) -> bool:
         pattern = failure.get("keyPattern")
@@ -355,9 +367,13 @@ class Store:
 
     def _older(self, change: Change) -> Document:
         return {
-            self.mapping.id_field: change.document_id,
+            **self._with_id(change.document_id),
             "_sync.v": {"$not": {"$gte": Int64(change.version), "$type": ["long", "int"]}},  # another type isn't ours
         }
+
+    def _with_id(self, document_id: str) -> Document:
+        id_field = self.mapping.id_field
+        return {id_field: document_id, f"{id_field}.0": {"$exists": False}}  # nor an array that holds it
 
     def _operation(self, change: Change) -> Any:
         if isinstance(change, Remove):

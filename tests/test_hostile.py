@@ -196,3 +196,26 @@ async def test_captures_that_failed_once_do_not_keep_the_recipe_from_being_ready
     await own_stack.set("a", {"n": 2})
     await own_stack.drained()
     assert await own_stack.stored("a") == {"id": "a", "n": 2}
+
+
+async def test_a_document_with_an_array_as_its_id_is_left_alone_and_holds_nobody_up(stack: Stack, new_id: str) -> None:
+    if not stack.api.running:
+        await stack.api.start()
+    notes, path = stack.mongo_client.test.notes, f"/notes/{new_id}"
+    foreign = {"_id": 1, "id": [new_id, f"{new_id}-x"], "theirs": True}
+    await notes.insert_one(foreign)
+    try:
+        assert (await stack.client.get(path)).status_code == 404
+        assert (await stack.client.delete(path)).status_code == 404
+        answer = await stack.client.put(path, json={"n": 1})
+        assert answer.status_code == 422
+        assert "_id 1 is an array that holds this id" in answer.json()["detail"]
+        assert (await stack.client.put(f"{path}-y", json={"n": 1})).status_code == 201
+        await stack.redis_client.execute_command("JSON.SET", f"notes:{new_id}", "$", "{}")
+        await stack.redis_client.delete(f"notes:{new_id}")
+        await stack.drained("notes")
+        assert await notes.find_one({"_id": 1}) == foreign
+    finally:
+        await notes.delete_one({"_id": 1})
+    assert (await stack.client.put(path, json={"n": 1})).status_code == 201
+    assert await stack.stored(new_id, "notes") == {"id": new_id, "n": 1}
