@@ -1,6 +1,8 @@
 """Least privilege: the users made by `python -m gears access` do all the work, and nothing more."""
 
+import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
@@ -16,6 +18,7 @@ from pymongo.errors import OperationFailure
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
+from gears.access.mongo import privileges
 from gears.access.roles import Role
 from gears.mongo import Document
 from gears.stream import EntryId
@@ -234,3 +237,52 @@ async def test_mongodb_lets_each_do_nothing_more(guarded: Guarded) -> None:
                 await attempt
             assert denied.value.code == 13
         await client.close()
+
+
+@pytest.mark.parametrize("kind", ["redis-stack-7.4-gears2", "redis-8.2-function"])
+async def test_an_acl_file_does_the_same(tmp_path_factory: pytest.TempPathFactory, kind: str, new_id: str) -> None:
+    """As in docker-compose.yml: everybody without a password is a plain client."""
+    stack = Guarded(tmp_path_factory.mktemp("file"), kind)
+    try:
+        passwords = {role.variable: PASSWORDS[role] for role in (Role.SERVICE, Role.WORKER)}
+        printed = await stack.run(
+            *("gears", "access", "redis", "--default-client"), **passwords, WT_ENGINE=stack.kind.engine
+        )
+        file = stack.folder / "users.acl"
+        file.write_bytes(printed.stdout)
+        assert not any(password in file.read_text() for password in PASSWORDS.values())
+        child = stack.kind.child(servers.redis(servers.find_wheels(), stack.setup))
+        options = ("--aclfile", str(file), "--notify-keyspace-events", "Kgd")
+        stack.redis = Process(replace(child, command=(*child.command, *options)), stack.folder, {}, stack._pings)
+        stack.worker = stack.another_worker("worker", REDIS_URL=stack.redis_as(Role.WORKER))
+        stack.api = stack.another_api("api", stack.setup.port, REDIS_URL=stack.redis_as(Role.SERVICE))
+        await stack.start(stack.redis, stack.mongo)
+        await stack.worker.start(wait=False)
+        await stack.api.start()
+
+        async def ready() -> bool:
+            return (await stack.client.get("/readyz")).status_code == 200
+
+        await eventually(ready)
+        assert (await stack.client.put(f"/notes/{new_id}", json={"n": 1})).status_code == 201
+        await stack.set(new_id, {"n": 2}, prefix="notes")
+        await eventually(lambda: _stored(stack, new_id, {"id": new_id, "n": 2}))
+        for command in ("FLUSHALL", "GET sync:{notes}:watermark", "ACL LIST"):
+            with pytest.raises(NoPermissionError):
+                await stack.redis_client.execute_command(*command.split())
+    finally:
+        await stack.close()
+
+
+async def test_mongodb_is_told_the_same_by_a_script(guarded: Guarded) -> None:
+    passwords = {role.variable: password for role, password in PASSWORDS.items()}
+    printed = (await guarded.run("gears", "access", "mongo", **passwords)).stdout.decode()
+    calls = dict(re.findall(r"db\.(createRole|createUser)\((\{.*\"writethrough_worker\".*\})\);", printed))
+    role, user = (json.loads(calls[name]) for name in ("createRole", "createUser"))
+    assert role["privileges"] == privileges(Role.WORKER, guarded.settings.mappings)
+    assert user == {
+        "user": "writethrough_worker",
+        "pwd": PASSWORDS[Role.WORKER],
+        "roles": [{"role": user["user"], "db": "admin"}],
+    }
+    assert "writethrough_client" not in printed

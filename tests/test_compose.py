@@ -25,7 +25,11 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+ONCE = {"access"}
+"""What runs once, before all others."""
+
+
+@pytest.mark.parametrize("name", SERVICES.keys() - ONCE)
 def test_a_service_has_a_pinned_image_a_health_check_and_a_way_to_stop(name: str) -> None:
     service = SERVICES[name]
     assert re.search(r":\d+\.\d+", service["image"]), "the tag is not pinned"
@@ -42,9 +46,12 @@ def test_ports_are_published_on_loopback_only(name: str) -> None:
 def test_services_start_in_the_order_of_health() -> None:
     def needs(name: str) -> set[str]:
         needed = SERVICES[name].get("depends_on", {})
-        assert all(condition == {"condition": "service_healthy"} for condition in needed.values())
+        for service, condition in needed.items():
+            wanted = "service_completed_successfully" if service in ONCE else "service_healthy"
+            assert condition == {"condition": wanted}
         return set(needed)
 
+    assert needs("redis") == needs("mongo") == {"access"}
     assert needs("worker") == {"redis", "mongo"}
     assert needs("api") == {"redis", "mongo", "worker"}
 
@@ -68,9 +75,12 @@ def test_images_are_pinned_and_do_not_run_as_root(file: Path) -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*.yml")), ids=lambda file: file.name)
 def test_another_redis_changes_nothing_but_redis(file: Path) -> None:
     override = yaml.load(file.read_text(), _Loader)
-    assert set(override["services"]) == {"redis"}
+    assert set(override["services"]) == {"access", "redis"}
+    assert set(override["services"]["access"]["environment"]) == {"WT_ENGINE"}
+    assert "/access/users.acl" in override["services"]["redis"]["command"]
     assert re.search(r":\d+\.\d+", override["services"]["redis"]["image"])
-    [volume] = override["services"]["redis"]["volumes"]
+    volume, access = override["services"]["redis"]["volumes"]
+    assert access == "access:/access:ro"
     assert volume.split(":")[0] in override["volumes"], "servers of different versions must not share data"
 
 
@@ -81,3 +91,12 @@ def test_our_own_commands_exist(name: str) -> None:
         [sys.executable, *arguments[:2], "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
     )
     assert all(option in ran.stdout for option in arguments if option.startswith("--"))
+
+
+@pytest.mark.parametrize(("name", "role"), [("api", "service"), ("worker", "worker")])
+def test_each_is_a_user_with_least_privilege(name: str, role: str) -> None:
+    environment = SERVICES[name]["environment"]
+    for url in (environment["REDIS_URL"], environment["MONGO_URI"]):
+        assert f"//writethrough_{role}:${{{role.upper()}_PASSWORD:-development-only}}@" in url
+    assert "ROOT_PASSWORD" not in str(environment)
+    assert "WT_TOKENS" in SERVICES["api"]["environment"]

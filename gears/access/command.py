@@ -24,13 +24,19 @@ access = typer.Typer(
 )
 
 ApplyOption = Annotated[bool, typer.Option("--apply", help="Set them up, instead of printing them.")]
+DefaultOption = Annotated[
+    bool,
+    typer.Option("--default-client", help="Print a line for the user default, too: a plain client without password."),
+]
 EngineOption = Annotated[str | None, typer.Option(help="gears1, gears2 or function; else the server is asked.")]
 
 
 @access.command("redis")
-def redis_command(apply: ApplyOption = False, engine: EngineOption = None) -> None:
+def redis_command(
+    apply: ApplyOption = False, engine: EngineOption = None, default_client: DefaultOption = False
+) -> None:
     """Lines for Redis's ACL file; or with --apply the users, set up by the user in REDIS_URL."""
-    _run(lambda settings: _redis(settings, apply=apply, engine=engine))
+    _run(lambda settings: _redis(settings, apply=apply, engine=engine, default_client=default_client))
 
 
 @access.command("mongo")
@@ -47,7 +53,7 @@ def _run(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
         raise typer.Exit(2) from None
 
 
-async def _redis(settings: Settings, *, apply: bool, engine: str | None) -> None:
+async def _redis(settings: Settings, *, apply: bool, engine: str | None, default_client: bool) -> None:
     async with connect(settings.redis_url, timeout=settings.redis_timeout) as server:
         if engine is None:
             engine = settings.engine if settings.engine != "auto" else await detect(server)
@@ -61,6 +67,9 @@ async def _redis(settings: Settings, *, apply: bool, engine: str | None) -> None
                 sys.stdout.write(f"user {' '.join(user)}\n")
         if apply:
             await _save(server)
+        elif default_client:
+            rules = redis.rules(Role.CLIENT, settings.mappings, engine=engine, database=database)
+            sys.stdout.write(f"user default reset on nopass {' '.join(rules)}\n")
 
 
 async def _save(server: Any) -> None:
