@@ -172,7 +172,7 @@ ALWAYS = (
 )
 DENIED = {
     Role.SERVICE: (
-        *(*ALWAYS, "EVAL return{} 0", "SCAN 0", "CONFIG GET *", "SET sync:{todos}:lease x", "FUNCTION LOAD x"),
+        *(*ALWAYS, "SCAN 0", "CONFIG GET *", "SET sync:{todos}:lease x", "FUNCTION LOAD x"),
         *("TFUNCTION LOAD x", "TFUNCTION DELETE x", "XTRIM sync:{todos} MAXLEN 0", "RG.PYEXECUTE x", "DBSIZE"),
     ),
     Role.WORKER: (*ALWAYS, "FUNCTION DELETE x", "TFUNCTION DELETE x", "SORT todos:x"),

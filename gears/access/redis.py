@@ -14,7 +14,7 @@ from gears.stream import Names
 _COMMANDS = {
     Role.SERVICE: (
         *("auth", "hello", "ping", "select", "client|setinfo", "client|setname", "info", "time", "module|list"),
-        *("multi", "exec", "discard", "subscribe", "unsubscribe"),
+        *("multi", "exec", "discard", "eval", "evalsha", "script|load", "subscribe", "unsubscribe"),
         *("json.get", "get", "exists", "type", "hgetall", "xlen", "xrange", "xinfo|stream", "zrangebyscore", "lrange"),
         *("json.set", "del", "set", "xadd", "xdel"),  # what a write of the recipe is made of
     ),
@@ -28,7 +28,7 @@ _COMMANDS = {
 _COMMANDS[Role.WORKER] = (
     *_COMMANDS[Role.SERVICE],
     *("json.mget", "json.debug", "scan", "dbsize", "xread", "xtrim", "publish", "psubscribe", "punsubscribe"),
-    *("eval", "evalsha", "script|load", "expire", "pexpire", "pttl", "hset", "zadd", "zremrangebyrank", "getdel"),
+    *("xrevrange", "expire", "pexpire", "pttl", "hset", "zadd", "zremrangebyrank", "getdel"),
     *("append", "rpush", "ltrim"),
 )
 
