@@ -30,6 +30,8 @@ class AuditReport(BaseModel):
 
     mapping: str
     started_at: datetime
+    because: str = ""
+    """Why it was made: what made the reconciler sweep, or the command that asked for it."""
     seconds: float = 0.0
     documents_per_second: float = 0.0
     compared: int = 0
@@ -48,6 +50,13 @@ class AuditReport(BaseModel):
     """Missing and stale keys that MongoDB can't hold; see the dead letters."""
     unsettled: int = 0
     """Keys that changed whenever they were looked at."""
+    deleted: int = 0
+    """Cold documents that were deleted, as `WT_COLD=delete` asks."""
+    drift_since: datetime | None = None
+    """When the first of those reports began that have found drift and left some, this one included, without one between
+    them that left none."""
+    warnings: list[str] = []
+    """What was not done, and why."""
     examples: dict[str, list[Example]] = Field(default_factory=dict)
     """At most `MAX_EXAMPLES` of each kind but `equal`."""
 

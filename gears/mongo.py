@@ -1,7 +1,7 @@
 """The one place that talks to MongoDB (Motor today).
 
-Beside a mapping's own collection, its database holds four of ours: `sync_tombstones`, `sync_checkpoints`,
-`sync_dead_letters` and `sync_audits`.
+Beside a mapping's own collection, its database holds five of ours: `sync_tombstones`, `sync_checkpoints`,
+`sync_dead_letters`, `sync_audits` and `sync_rewinds`.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -28,6 +28,7 @@ from gears.document import version_of
 from gears.errors import ConfigError, DuplicateIds, without_secrets
 from gears.failpoint import reached
 from gears.mapping import Mapping
+from gears.rewinds import RewindReport, Rewinds
 from gears.stream import EntryId
 
 MongoError = PyMongoError
@@ -157,6 +158,7 @@ class Store:
         self._checkpoints: AsyncIOMotorCollection[Document] = database["sync_checkpoints"]
         self._dead_letters: AsyncIOMotorCollection[Document] = database["sync_dead_letters"]
         self._audits: AsyncIOMotorCollection[Document] = database["sync_audits"]
+        self._rewinds: AsyncIOMotorCollection[Document] = database["sync_rewinds"]
 
     async def prepare(self) -> None:
         """Ensure the indexes.
@@ -277,13 +279,13 @@ class Store:
 
     async def documents_above(self, version: int) -> AsyncIterator[list[Document]]:
         """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time."""
-        cursor = self._documents.find({"_sync.v": {"$gt": Int64(version)}})
+        cursor = self._documents.find(self._above(version))
         while found := await cursor.to_list(_RESTORE_BATCH):
             yield found
 
     async def deleted_above(self, version: int) -> AsyncIterator[list[str]]:
         """Ids deleted at a higher version than this and not stored again since, some at a time."""
-        cursor = self._tombstones.find({"mapping": self.mapping.prefix, "v": {"$gt": Int64(version)}}, {"_id": 1})
+        cursor = self._tombstones.find(self._buried_above(version), {"_id": 1})
         while found := await cursor.to_list(_RESTORE_BATCH):
             ids = [tombstone["_id"][len(self.mapping.prefix) + 1 :] for tombstone in found]
             stored = await self.versions(ids)
@@ -294,10 +296,35 @@ class Store:
         now = datetime.now(UTC)
         await self._dead_letters.bulk_write([self._dead_letter(letter, now) for letter in letters], ordered=False)
 
+    async def count_above(self, version: int) -> tuple[int, int]:
+        """How many documents, and how many tombstones, have a higher version than this."""
+        documents = await self._documents.count_documents(self._above(version))
+        return documents, await self._tombstones.count_documents(self._buried_above(version))
+
+    async def keep_rewind(self, report: RewindReport) -> None:
+        """Keep this report; a rewind between the same two entries is the same one."""
+        found = {"_id": f"{report.mapping} {report.watermark} {report.checkpoint}"}
+        seen = {"found_at": report.found_at}
+        known = report.model_dump(exclude={"found_at"})
+        await self._rewinds.update_one(found, {"$setOnInsert": seen, "$set": known}, upsert=True)
+
+    async def rewinds(self) -> Rewinds:
+        """How often Redis had forgotten something, and the last time."""
+        mine = {"mapping": self.mapping.prefix}
+        found = await self._rewinds.find_one(mine, sort=[("found_at", -1)])
+        return Rewinds(
+            count=await self._rewinds.count_documents(mine),
+            last=None if found is None else RewindReport.model_validate(found),
+        )
+
     async def last_audit(self) -> AuditReport | None:
         """The latest report; None when there was no audit yet."""
-        found = await self._audits.find_one({"mapping": self.mapping.prefix}, sort=[("started_at", -1)])
-        return None if found is None else AuditReport.model_validate(found)
+        return next(iter(await self.audits(limit=1)), None)
+
+    async def audits(self, *, limit: int) -> list[AuditReport]:
+        """The latest reports, the newest first."""
+        found = self._audits.find({"mapping": self.mapping.prefix}).sort("started_at", -1).limit(limit)
+        return [AuditReport.model_validate(report) for report in await found.to_list(limit)]
 
     async def count_dead_letters(self) -> int:
         """How many refused states of this mapping are kept."""
@@ -364,6 +391,12 @@ class Store:
         if pattern is not None:
             return list(pattern) == [self.mapping.id_field]
         return f"index: {self.mapping.id_field}_1 " in failure["errmsg"]
+
+    def _above(self, version: int) -> Document:
+        return {"_sync.v": {"$gt": Int64(version)}}
+
+    def _buried_above(self, version: int) -> Document:
+        return {"mapping": self.mapping.prefix, "v": {"$gt": Int64(version)}}
 
     def _older(self, change: Change) -> Document:
         return {

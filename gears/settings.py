@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     """Most documents per second that an audit reads; 0 for no limit."""
     audit_interval: float = Field(3600.0, gt=0, validation_alias="WT_AUDIT_INTERVAL")
     """Seconds between sweeps of the reconciler when nothing else asks for one."""
+    cold: Literal["keep", "delete"] = Field("keep", validation_alias="WT_COLD")
+    """What sweeps and `audit --repair` do with documents that Redis doesn't hold, though no delete is known."""
+    rewind: Literal["restore", "report"] = Field("restore", validation_alias="WT_REWIND")
+    """What is done when Redis has forgotten what was committed: give it back, or wait for somebody to decide."""
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="WT_LOG_LEVEL")
 
     @field_validator("mappings_text")

@@ -57,9 +57,12 @@ def _work(*roles: type[Leader] | type[Reconciler]) -> None:
 def audit(
     repair: Annotated[bool, typer.Option("--repair", help="Repair missing, stale and ahead keys.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a mapping on stdout.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Compare nothing, list the reports that are kept.")] = False,
     mapping: MappingOption = None,
 ) -> None:
     """Compare Redis and MongoDB; exits with 0 when equal, 1 when drift is left, 2 when they could not be compared."""
+    if listing:
+        _finish(lambda settings: commands.list_audits(settings, mapping, as_json=as_json))
     _finish(lambda settings: commands.audit(settings, mapping, repairing=repair, as_json=as_json))
 
 

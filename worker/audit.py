@@ -16,14 +16,14 @@ from gears.audit_store import AuditStore
 from gears.backlog import last_entry
 from gears.document import version_of
 from gears.engines import Engine
-from gears.errors import Refused
 from gears.mongo import Document
 from gears.redis import Redis
 from gears.stream import EntryId
-from worker.compare import DRIFT, Kind, is_equal
+from worker.cold import Cold, delete_cold
+from worker.compare import DRIFT, Kind, looks_equal
 from worker.pace import Pace
-from worker.prove import Proof, Prover
-from worker.repair import refused_before, repair
+from worker.prove import Proof, Prover, with_ids
+from worker.repair import DIFFERS, repair
 from worker.states import readable
 
 _SCAN_COUNT = 1000
@@ -42,6 +42,8 @@ class Audit:
         rate: most documents per second; 0 for no limit.
         patience: seconds without any commit after which commits are held up.
         repairing: whether to repair drift.
+        deleting: whether to delete cold documents too, where their absence from Redis means that they were deleted.
+        because: why the audit is made.
         on_progress: called with the mapping's prefix, the steps done and about how many there are.
     """
 
@@ -54,6 +56,8 @@ class Audit:
         rate: float,
         patience: float,
         repairing: bool,
+        deleting: bool,
+        because: str,
         on_progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
         self._redis = redis
@@ -62,14 +66,17 @@ class Audit:
         self._mapping = engine.mapping
         self._names = engine.names
         self._repairing = repairing
+        self._deleting = repairing and deleting
+        self._patience = patience
         self._on_progress = on_progress
         self._pace = Pace(rate)
         self._prover = Prover(redis, store, patience=patience)
         self._newest = 0
         self._window: list[bytes] = []
         self._counted: set[bytes] = set()
+        self._cold = Cold()
         self._done = self._total = 0
-        self._report = AuditReport(mapping=self._mapping.prefix, started_at=datetime.now(UTC))
+        self._report = AuditReport(mapping=self._mapping.prefix, started_at=datetime.now(UTC), because=because)
 
     async def run(self) -> AuditReport:
         """Compare everything, repair if asked to, keep the report in MongoDB and return it.
@@ -91,8 +98,13 @@ class Audit:
             await self._settle(holding=False)
         if self._repairing and not (report.left or report.unsettled):
             await self._redis.delete(self._names.skipped)
+        if self._cold.keys:
+            await self._delete_cold()
         report.seconds = round(monotonic() - started, 3)
         report.documents_per_second = round(report.compared / max(report.seconds, 0.001), 1)
+        before = await self._store.last_audit()
+        if report.left:
+            report.drift_since = (before and before.drift_since) or report.started_at
         await self._store.keep_audit(report)
         return report
 
@@ -121,8 +133,7 @@ class Audit:
         await self._know(max(versions))
         for key, text, document, version in zip(keys, texts, page, versions, strict=True):
             self._report.legacy += version == 0
-            known = text is not None and text.startswith(b"[{") and version <= self._newest
-            if known and is_equal(self._mapping, text[1:-1], document):
+            if looks_equal(self._mapping, text, document, self._newest):
                 self._count(Kind.EQUAL)
             else:
                 self._window.append(key)
@@ -142,19 +153,12 @@ class Audit:
 
     async def _find_missing(self, keys: list[bytes]) -> None:
         """Pass two: keys that MongoDB has no document for."""
-        ids = dict(self._with_ids(keys))
+        ids = dict(with_ids(self._mapping, keys))
         stored = await self._store.stored(document_id for document_id in ids.values() if document_id is not None)
         self._window += [key for key, document_id in ids.items() if document_id not in stored]
         while len(self._window) >= _WINDOW:
             await self._settle(holding=False)
         await self._step(_SCAN_COUNT)
-
-    def _with_ids(self, keys: Iterable[bytes]) -> Iterable[tuple[bytes, str | None]]:
-        for key in keys:
-            try:
-                yield key, self._mapping.id_of(key)
-            except Refused:
-                yield key, None
 
     async def _settle(self, *, holding: bool) -> None:
         """Prove, count and repair one window of suspects.
@@ -169,6 +173,8 @@ class Audit:
         proofs = [proof for proof in proofs if proof.key not in self._counted]
         self._remember(proof.key for proof in proofs if proof.verdict.kind is not Kind.EQUAL)
         drift = [proof for proof in proofs if proof.verdict.kind in DRIFT]
+        if self._deleting:
+            self._cold.note(proofs)
         for proof in proofs:
             if proof.verdict.kind is not None:
                 self._count(proof.verdict.kind)
@@ -179,18 +185,25 @@ class Audit:
             self._show(proof, reasons.get(proof.key, ""))
 
     async def _repair(self, drift: list[Proof]) -> dict[bytes, str]:
-        """Repair, and compare once more; returns why keys were left."""
-        reasons = await refused_before(self._store, drift)
-        tried = [proof for proof in drift if proof.key not in reasons]
-        await repair(self._redis, self._engine, tried)
-        settled = await self._prover.settle([proof.key for proof in tried])
-        reasons |= await refused_before(self._store, tried)
-        self._report.refused += len(reasons)
-        different = {proof.key for proof in settled.proofs if proof.verdict.kind in DRIFT}
-        for key in different | set(settled.unsettled):
-            reasons.setdefault(key, "it still differs")
+        """Repair; returns why keys were left."""
+        reasons = await repair(self._redis, self._store, self._engine, self._prover, drift)
+        self._report.refused += sum(reason != DIFFERS for reason in reasons.values())
         self._report.repaired += len(drift) - len(reasons)
         return reasons
+
+    async def _delete_cold(self) -> None:
+        report, keys = self._report, self._cold.keys
+        report.deleted, reason = await delete_cold(
+            self._redis,
+            self._store,
+            self._engine,
+            self._prover,
+            keys,
+            present=report.equal + report.stale + report.ahead,
+            patience=self._patience,
+        )
+        if reason:
+            report.warnings.append(f"cold documents were not deleted: {reason}")
 
     def _count(self, kind: Kind) -> None:
         self._report.compared += 1

@@ -2,14 +2,14 @@
 
 import sys
 
-from gears.audit_store import AuditStore
+from gears.audit_store import KEPT_AUDITS, AuditStore
 from gears.engines import Engine
 from gears.redis import Redis
 from gears.settings import Settings
 from worker.audit import Audit
 from worker.once import DONE, LEFT, for_each
 from worker.restore import Restore
-from worker.show import progress, report_table
+from worker.show import history_table, progress, report_table
 
 
 async def audit(settings: Settings, prefix: str | None, *, repairing: bool, as_json: bool) -> int:
@@ -34,6 +34,8 @@ async def audit(settings: Settings, prefix: str | None, *, repairing: bool, as_j
                 rate=settings.audit_rate,
                 patience=settings.mongo_timeout,
                 repairing=repairing,
+                deleting=settings.cold == "delete",
+                because="the command",
                 on_progress=advance,
             ).run()
             if as_json:
@@ -43,6 +45,29 @@ async def audit(settings: Settings, prefix: str | None, *, repairing: bool, as_j
             return LEFT if report.left else DONE
 
         return await for_each(settings, prefix, work, "could not be compared")
+
+
+async def list_audits(settings: Settings, prefix: str | None, *, as_json: bool) -> int:
+    """Print the reports that are kept, the newest first; returns the exit code.
+
+    Args:
+        settings: where the servers are.
+        prefix: only of the mapping with this prefix; None for all.
+        as_json: one JSON object a report on stdout instead of tables.
+
+    Raises:
+        ConfigError: a setting can't be used, or there is no such mapping.
+    """
+
+    async def work(redis: Redis, store: AuditStore, engine: Engine) -> int:
+        reports = await store.audits(limit=KEPT_AUDITS)
+        if as_json:
+            sys.stdout.writelines(report.model_dump_json() + "\n" for report in reports)
+        else:
+            history_table(store.mapping.prefix, reports)
+        return DONE
+
+    return await for_each(settings, prefix, work, "could not be listed")
 
 
 async def restore(settings: Settings, prefix: str | None) -> int:

@@ -78,6 +78,7 @@ class Committer:
         lease: the lease under which to commit.
         reporter: where to say how it goes.
         batch_size: most documents in one commit.
+        ask_first: whether somebody is to decide before Redis is given back what it lost.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Committer:
         reporter: Reporter,
         *,
         batch_size: int,
+        ask_first: bool,
     ) -> None:
         self._redis = redis
         self._wire = wire
@@ -100,6 +102,7 @@ class Committer:
         self._names = Names(engine.mapping.prefix)
         self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
         self._batch_size = batch_size
+        self._ask_first = ask_first
         self._watermark = ZERO
         self._inherited = ZERO
         self._ahead = Ahead(redis, self._names)
@@ -126,6 +129,8 @@ class Committer:
             with attempt:
                 self._watermark, self._rewind = await find_rewind(self._redis, self._engine, self._store)
                 if self._rewind is not None:
+                    if self._ask_first:
+                        await self._rewind.allowed(self._reporter.blocked)
                     self._reporter.restoring(f"Redis forgot what was committed after {self._watermark}")
                     restored = await self._rewind.restore(self._lease.check)
                     self._log.warning("gave Redis back what it had lost", keys=restored)

@@ -113,8 +113,22 @@ def compare(
     return Verdict(Kind.STALE if fields else Kind.EQUAL, fields, legacy)
 
 
+def looks_equal(mapping: Mapping, found: bytes | None, stored: Document | None, newest: int) -> bool:
+    """Whether a key's two sides are equal, without a proof that they are not; the fast way to `compare`'s answer.
+
+    Args:
+        mapping: the key's mapping.
+        found: what JSON.MGET with the path `$` says of the key.
+        stored: what MongoDB holds.
+        newest: the version of an entry on the sync stream, or a later one.
+    """
+    if found is None or stored is None:
+        return found is None and stored is None
+    return found.startswith(b"[{") and version_of(stored) <= newest and is_equal(mapping, found[1:-1], stored)
+
+
 def is_equal(mapping: Mapping, text: bytes, stored: Document) -> bool:
-    """Whether MongoDB's document is what this JSON text says; the fast way to `compare`'s answer.
+    """Whether MongoDB's document is what this JSON text says.
 
     The id is the key's on both sides. Numbers compare by type and value; the order of fields means nothing. What BSON
     has and JSON lacks compares as what Redis is given of it when it is read through.

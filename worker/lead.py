@@ -1,9 +1,5 @@
 """One mapping's place in a worker: wait for the lease, commit and look after the recipe, begin again after errors."""
 
-import os
-import socket
-from uuid import uuid4
-
 import anyio
 import structlog
 from anyio.abc import TaskGroup
@@ -29,7 +25,7 @@ from gears.settings import Settings
 from gears.stream import Names
 from worker.commit import Committer
 from worker.groups import leaves, reasons
-from worker.lease import Lease
+from worker.lease import Lease, process_name
 from worker.listen import Listener
 from worker.reconcile import request_sweep
 from worker.reporter import Reporter
@@ -49,7 +45,7 @@ class Leader:
         self._mapping = mapping
         self._settings = settings
         self._store = Store(mongo, mapping)
-        self._owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        self._owner = process_name()
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
 
     async def run(self) -> None:
@@ -105,7 +101,14 @@ class Leader:
                 await self._prepare(reporter)
                 async with own_wire(self._redis) as wire:
                     committer = Committer(
-                        self._redis, wire, self._store, engine, lease, reporter, batch_size=self._settings.batch_size
+                        self._redis,
+                        wire,
+                        self._store,
+                        engine,
+                        lease,
+                        reporter,
+                        batch_size=self._settings.batch_size,
+                        ask_first=self._settings.rewind == "report",
                     )
                     await committer.run()
         finally:

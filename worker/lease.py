@@ -1,7 +1,10 @@
 """One committer per mapping: a lease in Redis, renewed while it works, taken over when it stops."""
 
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from uuid import uuid4
 
 import anyio
 from redis.asyncio.lock import Lock
@@ -18,6 +21,11 @@ return 1
 """
 """As `SET NX PX`, but Redis lets it through also when it is out of memory, since DEL comes first: only the committer
 can free the memory that the sync stream takes."""
+
+
+def process_name() -> str:
+    """What tells this process from all others, to a person too."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
 
 
 class _Lock(Lock):

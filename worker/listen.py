@@ -6,17 +6,15 @@ connection proves that every earlier message was read, announcements included; o
 """
 
 from time import monotonic
-from typing import Any
 
 import anyio
 import structlog
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gears.engines import Engine
 from gears.errors import ConfigError
 from gears.redis import AWAY, Redis, RedisError
 from gears.stream import EVENTS
+from worker.events import KeyspaceEvents
 from worker.reconcile import request_sweep
 
 _WINDOW = 0.05
@@ -26,15 +24,10 @@ _MOST_KEYS = 1000
 """With so many keys noted, they are captured without waiting for the window's end."""
 
 _IDLE = 2.0
-"""Without a message for this long, ask whether the connection lives."""
+"""Without an event for this long, ask whether the connection lives."""
 
 _RETRY = 0.2
 """Seconds between attempts to listen."""
-
-_SETTING = "notify-keyspace-events"
-
-_FLAGS = {"K": "K", "g": "gA", "d": "dA"}
-"""What the setting must hold, each with what implies it: keyspace channels, generic events, events of modules."""
 
 
 class Noted:
@@ -67,7 +60,7 @@ class Noted:
 
 
 class Listener:
-    """Captures what plain clients write to one mapping's keys.
+    """Captures what plain clients write to one mapping's keys; the `Hearer` of their events.
 
     Args:
         redis: client with replies as bytes.
@@ -76,84 +69,48 @@ class Listener:
     """
 
     def __init__(self, redis: Redis, engine: Engine, *, timeout: float) -> None:
-        database = redis.connection_pool.connection_kwargs.get("db") or 0
         self._redis = redis
         self._engine = engine
-        self._timeout = timeout
-        self._channels = f"__keyspace@{database}__:".encode()
+        self._events = KeyspaceEvents(redis, engine.mapping.prefix, also=engine.names.own, timeout=timeout)
         self._noted = Noted()
         self._noted_since = 0.0
+        self._asked = 0.0
+        self._failed = ""
         self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
 
     async def run(self) -> None:
         """Listen until cancelled, across lost connections."""
-        failed = ""
         while True:
             try:
-                await self._ensure_notifications()
-                async with self._redis.pubsub() as subscription:
-                    await subscription.psubscribe(self._channels + f"{self._engine.mapping.prefix}:*".encode())
-                    await subscription.subscribe(self._engine.names.own)
-                    if failed:
-                        await request_sweep(self._redis, self._engine.names, "plain clients were not listened to")
-                        self._log.info("listening to plain clients again")
-                        failed = ""
-                    await self._follow(subscription)
+                await self._events.enable()
+                self._asked = 0.0  # at once, to learn when we are subscribed
+                await self._events.follow(self)
             except (*AWAY, RedisError, ConfigError) as error:
-                if str(error) != failed:
+                if str(error) != self._failed:
                     self._log.error("not listening to plain clients; trying again", reason=str(error))
-                    failed = str(error)
+                    self._failed = str(error)
                 await anyio.sleep(_RETRY)
 
-    async def _follow(self, subscription: Any) -> None:
-        asked: float | None = None
-        heard = monotonic()
-        while True:
-            now = monotonic()
-            if asked is None and (self._due(now) or now - heard >= _IDLE):
-                await subscription.ping()
-                asked = now
-            wait = _WINDOW if self._noted or asked else _IDLE
-            message = await subscription.get_message(ignore_subscribe_messages=True, timeout=wait)
-            if message is None:
-                if asked is not None and monotonic() - asked > self._timeout:
-                    raise RedisTimeoutError("the connection for keyspace notifications doesn't answer")
-                continue
-            heard = monotonic()
-            if message["type"] == "pong":
-                asked = None
-                await self._capture()
-            else:
-                self._note(message["channel"], message["data"])
-
-    def _due(self, now: float) -> bool:
-        return len(self._noted) >= _MOST_KEYS or (bool(self._noted) and now - self._noted_since >= _WINDOW)
-
-    def _note(self, channel: bytes, data: bytes) -> None:
-        if not channel.startswith(self._channels):
-            self._noted.own(data)
-            return
-        event = data.decode(errors="replace")
+    def event(self, key: bytes, event: str) -> None:
         if event in EVENTS:
             if not self._noted:
                 self._noted_since = monotonic()
-            self._noted.event(channel[len(self._channels) :], event)
+            self._noted.event(key, event)
 
-    async def _capture(self) -> None:
+    def message(self, data: bytes) -> None:
+        self._noted.own(data)
+
+    def ask_in(self, now: float) -> float:
+        if len(self._noted) >= _MOST_KEYS:
+            return 0.0
+        return (self._noted_since + _WINDOW if self._noted else self._asked + _IDLE) - now
+
+    async def heard(self, asked: float) -> None:
+        self._asked = asked
+        if self._failed:
+            await request_sweep(self._redis, self._engine.names, "plain clients were not listened to")
+            self._log.info("listening to plain clients again")
+            self._failed = ""
         if self._noted:
             await self._engine.observe(self._noted.latest())
             self._noted.clear()
-
-    async def _ensure_notifications(self) -> None:
-        try:
-            reply: Any = await self._redis.execute_command("CONFIG", "GET", _SETTING)
-            flags = next(iter(reply.values())) if isinstance(reply, dict) else reply[1]
-            flags = flags.decode() if isinstance(flags, bytes) else flags
-            missing = [flag for flag, implied in _FLAGS.items() if not set(implied) & set(flags)]
-            if missing:
-                await self._redis.execute_command("CONFIG", "SET", _SETTING, flags + "".join(missing))
-        except ResponseError as error:
-            raise ConfigError(
-                f"{_SETTING} must hold K, g and d for the writes of plain clients to be seen, and CONFIG is not "
-                f"allowed here ({error}); allow it, or set it yourself and allow CONFIG GET"
-            ) from error

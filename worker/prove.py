@@ -5,7 +5,7 @@ Redis was read is committed, MongoDB still differs, and the key changed on neith
 again. The model is https://github.com/mongodb-labs/migration-verifier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +98,7 @@ class Prover:
         """One generation; returns the keys for the next one."""
         before, captured, _ = await self._read(keys)
         await wait_committed(self._redis, self._mapping, captured, patience=self._patience)
-        ids = _ids(self._mapping, keys)
+        ids = {key: document_id for key, document_id in with_ids(self._mapping, keys) if document_id is not None}
         stored = await self._store.find_many(ids.values())
         deleted = await self._store.tombstones(ids.values())
         after, newest, horizon = await self._read(keys)
@@ -138,15 +138,13 @@ def read_skipped(text: bytes | None) -> list[tuple[int, int]]:
     return list(zip(versions[::2], versions[1::2], strict=True))
 
 
-def _ids(mapping: Mapping, keys: Sequence[bytes]) -> dict[bytes, str]:
-    """The ids of those keys that can have one."""
-    ids = {}
+def with_ids(mapping: Mapping, keys: Iterable[bytes]) -> Iterator[tuple[bytes, str | None]]:
+    """These keys, each with its document's id; None when no document can have it."""
     for key in keys:
         try:
-            ids[key] = mapping.id_of(key)
+            yield key, mapping.id_of(key)
         except Refused:
-            continue
-    return ids
+            yield key, None
 
 
 def _state(text: bytes | None, kind: bytes) -> RedisState:

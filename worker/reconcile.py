@@ -1,9 +1,10 @@
-"""The reconciler: sweeps a mapping, with repair, whenever something may have been missed.
+"""The reconciler: rechecks what changes, and sweeps all of a mapping, with repair, when something may have been missed.
 
 One reconciler per mapping is at work, under a lease of its own; a standby takes over. Beginning again means sweeping
 again, so after any failure it simply begins again.
 """
 
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -23,10 +24,13 @@ from gears.settings import Settings
 from gears.stream import Names
 from worker.audit import Audit
 from worker.groups import reasons
-from worker.lease import Lease
+from worker.lease import Lease, process_name
+from worker.recheck import Recheck
+from worker.reporter import ReconcilerReporter
 
 _POLL = 0.5
 _MAX_BACKOFF = 10.0
+_SAID = {"because", "compared", "missing", "stale", "ahead", "cold", "deleted", "repaired", "seconds"}
 _RESTART = (CaptureMissing, ConfigError, CouldNotCompare, LeaseLost, OutcomeUnknown, RedisAway, RedisError, MongoError)
 
 
@@ -41,6 +45,8 @@ class Reconciler:
         self._settings = settings
         self._store = AuditStore(mongo, mapping)
         self._names = Names(mapping.prefix)
+        self._reporter = ReconcilerReporter(redis, mapping, process_name())
+        self._because = "start"
         self._failing = False
         self._backoff = _POLL
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
@@ -60,17 +66,39 @@ class Reconciler:
     async def _back_off(self, event: str, reason: str, **more: Any) -> None:
         if not self._failing:
             self._log.error(event, reason=reason, **more)
+            self._because = f"changes may have been missed: {reason}"
         self._failing = True
         await anyio.sleep(self._backoff)
         self._backoff = min(self._backoff * 2, _MAX_BACKOFF)
 
     async def _reconcile(self) -> None:
-        """Sweep now, and again for every reason there is."""
-        reason = "start"
-        while True:
-            committer = await self._committing()
-            await self._sweep(reason)
-            reason = await self._next_reason(committer)
+        """Listen; sweep now, and again for every reason there is."""
+        self._reporter.starting()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._reporter.run)
+                committer = await self._committing()
+                listening = anyio.Event()
+                tasks.start_soon(self._recheck, listening)
+                await listening.wait()
+                while True:
+                    await self._sweep()
+                    self._because = await self._next_reason(committer)
+                    committer = await self._committing()
+        finally:
+            await self._reporter.withdraw()
+
+    async def _recheck(self, listening: anyio.Event) -> None:
+        recheck = Recheck(
+            self._redis,
+            self._store,
+            await open_engine(self._redis, self._mapping, self._settings.engine),
+            self._reporter,
+            partial(request_sweep, self._redis, self._names),
+            patience=self._settings.mongo_timeout,
+            timeout=self._settings.redis_timeout,
+        )
+        await recheck.run(listening)
 
     async def _committing(self) -> WorkerState:
         """Wait for a committer that commits: until then, nothing could be proven."""
@@ -95,7 +123,7 @@ class Reconciler:
             await anyio.sleep(_POLL)
         return "schedule"
 
-    async def _sweep(self, reason: str) -> None:
+    async def _sweep(self) -> None:
         await self._redis.delete(self._names.sweep)  # what was asked for until now, this sweep does
         engine = await open_engine(self._redis, self._mapping, self._settings.engine)
         audit = Audit(
@@ -105,16 +133,20 @@ class Reconciler:
             rate=self._settings.audit_rate,
             patience=self._settings.mongo_timeout,
             repairing=True,
+            deleting=self._settings.cold == "delete",
+            because=self._because,
         )
-        self._say(reason, await audit.run())
+        self._say(await audit.run())
         self._failing, self._backoff = False, _POLL
 
-    def _say(self, reason: str, report: AuditReport) -> None:
-        counts = report.model_dump(include={"compared", "missing", "stale", "ahead", "cold", "repaired", "seconds"})
+    def _say(self, report: AuditReport) -> None:
+        counts = report.model_dump(include=_SAID)
+        for warning in report.warnings:
+            self._log.warning(warning)
         if report.left:
-            self._log.error("swept; drift is left", because=reason, left=report.left, **counts)
+            self._log.error("swept; drift is left", left=report.left, **counts)
         else:
-            self._log.info("swept", because=reason, **counts)
+            self._log.info("swept", **counts)
 
 
 async def request_sweep(redis: Redis, names: Names, reason: str) -> None:

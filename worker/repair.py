@@ -7,34 +7,87 @@ ahead, Redis is given what MongoDB holds.
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
 import structlog
 
 from gears.audit_store import AuditStore
 from gears.backlog import last_entry
 from gears.document import decode, to_text, version_of
-from gears.engines import Engine
-from gears.errors import RedisRefused
+from gears.engines import Absent, Engine
+from gears.errors import ForeignKey, PreconditionFailed, RedisRefused
 from gears.failpoint import reached
 from gears.redis import Redis, server_run
 from gears.stream import BACKFILL, EntryId, Names
-from worker.compare import Kind, Other
-from worker.prove import Proof
+from worker.compare import DRIFT, Kind, Other
+from worker.prove import Proof, Prover
 from worker.rewind import raise_stream
 
 log = structlog.get_logger()
 
+DIFFERS = "it still differs"
+"""Why a key was left, when nothing more is known."""
 
-async def repair(redis: Redis, engine: Engine, proofs: Sequence[Proof]) -> None:
-    """Repair proven drift; whether it was repaired shows when the keys are compared again.
+
+_AT_ONCE = 20
+_NO_LIMIT = 2**31
+
+
+async def repair(
+    redis: Redis, store: AuditStore, engine: Engine, prover: Prover, drift: Sequence[Proof]
+) -> dict[bytes, str]:
+    """Repair proven drift, unless it was refused before, and compare it once more.
 
     Args:
         redis: client with replies as bytes.
+        store: the mapping's documents in MongoDB.
         engine: the mapping's engine.
-        proofs: missing, stale or ahead keys.
+        prover: compares.
+        drift: missing, stale or ahead keys.
+
+    Returns:
+        The keys that were left, each with the reason.
 
     Raises:
-        RedisError, RedisAway, OutcomeUnknown, CaptureMissing: it isn't complete; doing it again does no harm.
+        CouldNotCompare: commits are held up.
+        MongoError, RedisError, RedisAway, OutcomeUnknown, CaptureMissing: it isn't complete; doing it again does no
+            harm.
     """
+    reasons = await _refused_before(store, drift)
+    tried = [proof for proof in drift if proof.key not in reasons]
+    await _bring_together(redis, engine, tried)
+    settled = await prover.settle([proof.key for proof in tried])
+    reasons |= await _refused_before(store, tried)
+    different = {proof.key for proof in settled.proofs if proof.verdict.kind in DRIFT}
+    for key in different | set(settled.unsettled):
+        reasons.setdefault(key, DIFFERS)
+    return reasons
+
+
+async def delete_absent(engine: Engine, keys: Sequence[bytes]) -> int:
+    """Capture the delete of each key that Redis doesn't hold, so that it is committed; returns how many.
+
+    Raises:
+        RedisError, RedisAway, OutcomeUnknown, CaptureMissing, RedisRefused: it isn't complete.
+    """
+    deleted = 0
+
+    async def delete(document_id: str) -> None:
+        nonlocal deleted
+        try:
+            await engine.delete(document_id, Absent(), backlog_limit=_NO_LIMIT)
+        except (PreconditionFailed, ForeignKey):
+            return  # it is back
+        deleted += 1
+
+    for start in range(0, len(keys), _AT_ONCE):
+        async with anyio.create_task_group() as tasks:
+            for key in keys[start : start + _AT_ONCE]:
+                tasks.start_soon(delete, engine.mapping.id_of(key))
+    return deleted
+
+
+async def _bring_together(redis: Redis, engine: Engine, proofs: Sequence[Proof]) -> None:
+    """Repair; whether it was repaired shows when the keys are compared again."""
     ahead = [proof for proof in proofs if proof.verdict.kind is Kind.AHEAD]
     await _backfill(redis, Names(engine.mapping.prefix), [proof for proof in proofs if proof not in ahead])
     if ahead:
@@ -45,7 +98,7 @@ async def repair(redis: Redis, engine: Engine, proofs: Sequence[Proof]) -> None:
         reached("one of them rolled back")
 
 
-async def refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[bytes, str]:
+async def _refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[bytes, str]:
     """Those keys whose present document MongoDB has refused, each with the reason."""
     return await store.refused({proof.key: proof.state for proof in proofs if isinstance(proof.state, bytes)})
 

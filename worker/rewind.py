@@ -4,12 +4,14 @@ The watermark in Redis is set after the checkpoint in MongoDB, at the end of eve
 above the watermark, either a committer stopped in between, and the checkpoint's entry still waits on the stream, or
 Redis has forgotten what was committed; as it has when the stream ends before an entry that MongoDB's states are as new
 as. Then MongoDB gives back every document and every delete above the watermark, except for keys that were written again
-since Redis started: those win.
+since Redis started: those win. Where the setting says so, somebody decides first.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 from redis.exceptions import ResponseError
 
 from gears.backlog import last_entry
@@ -18,9 +20,11 @@ from gears.engines import Engine
 from gears.failpoint import reached
 from gears.mongo import Checkpoint, Store
 from gears.redis import Redis, read_at_once, server_run
+from gears.rewinds import RewindReport
 from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
 
 _PAGE = 1000
+_POLL = 0.5
 
 
 async def find_rewind(redis: Redis, engine: Engine, store: Store) -> tuple[EntryId, "Rewind | None"]:
@@ -61,6 +65,35 @@ class Rewind:
         self._run = b""
         self._written: set[bytes] = set()
         self._seen = ZERO
+        self._report = RewindReport(
+            mapping=engine.mapping.prefix,
+            found_at=datetime.now(UTC),
+            watermark=str(watermark),
+            checkpoint=str(checkpoint.committed),
+        )
+
+    async def allowed(self, blocked: Callable[[str], None]) -> None:
+        """Say what would be given back, keep that in MongoDB, and return when somebody has decided for it.
+
+        Args:
+            blocked: told why nothing is committed meanwhile.
+
+        Raises:
+            MongoError, RedisError: do it again.
+        """
+        report = self._report
+        report.documents, report.deletes = await self._store.count_above(self._watermark.version)
+        await self._store.keep_rewind(report)
+        name = self._names.rewind
+        blocked(
+            f"Redis has forgotten what was committed after {report.watermark}, up to {report.checkpoint}: "
+            f"{report.documents:,} documents and {report.deletes:,} deletes, which MongoDB has; to have them given "
+            f"back: redis-cli SET '{name}' restore"
+        )
+        while True:
+            if await self._redis.getdel(name) == b"restore":
+                return
+            await anyio.sleep(_POLL)
 
     async def restore(self, check: Callable[[], None]) -> int:
         """Restore deletes, then documents; return how many keys. Doing it again changes nothing.
@@ -74,17 +107,22 @@ class Rewind:
         self._run = await server_run(self._redis)
         await raise_stream(self._redis, self._names, EntryId(self.checkpoint.newest.ms + 1, 0))
         reached("stream moved on")
-        restored = 0
+        report = self._report
+        report.documents = report.deletes = report.restored = 0
         async for ids in self._store.deleted_above(self._watermark.version):
             check()
-            restored += await self._give_back(dict.fromkeys(ids))
+            report.deletes += len(ids)
+            report.restored += await self._give_back(dict.fromkeys(ids))
             reached("deletes given back")
         async for documents in self._store.documents_above(self._watermark.version):
             check()
+            report.documents += len(documents)
             id_field = self._engine.mapping.id_field
-            restored += await self._give_back({found[id_field]: to_text(decode(found)) for found in documents})
+            report.restored += await self._give_back({found[id_field]: to_text(decode(found)) for found in documents})
             reached("documents given back")
-        return restored
+        report.restored_at = datetime.now(UTC)
+        await self._store.keep_rewind(report)
+        return report.restored
 
     async def _give_back(self, states: Mapping[str, bytes | None]) -> int:
         await self._note_writes()

@@ -1,6 +1,6 @@
 """An audit for people: how far it is while it runs, and what it found."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
@@ -12,7 +12,11 @@ from gears.audit_report import AuditReport
 
 _PLAIN_EVERY = 5.0
 
-_COUNTS = ("equal", "missing", "stale", "ahead", "repaired", "refused", "cold", "foreign", "legacy", "unsettled")
+_COUNTS = (
+    *("equal", "missing", "stale", "ahead", "repaired", "refused", "cold", "deleted", "foreign", "legacy", "unsettled"),
+)
+
+_HISTORY = ("compared", "missing", "stale", "ahead", "repaired", "cold", "deleted", "left")
 
 Advance = Callable[[str, int, int], None]
 """Called with a mapping's prefix, the steps done and about how many there are."""
@@ -67,6 +71,8 @@ def report_table(report: AuditReport) -> None:
         f"{report.documents_per_second:,.0f}/s"
     )
     console.print(", ".join(f"{name} {getattr(report, name):,}" for name in _COUNTS))
+    for warning in report.warnings:
+        console.print(f"[bold yellow]{warning}[/]")
     if not report.examples:
         return
     examples = Table("kind", "key", "Redis as of", "MongoDB", "fields", "not repaired because")
@@ -76,3 +82,12 @@ def report_table(report: AuditReport) -> None:
                 kind, example.key, example.redis, example.mongodb or "-", ", ".join(example.fields), example.reason
             )
     console.print(examples)
+
+
+def history_table(prefix: str, reports: Sequence[AuditReport]) -> None:
+    """Print a line for each report on stdout."""
+    table = Table("started", "seconds", *_HISTORY, "because of", title=prefix)
+    for report in reports:
+        counts = (f"{getattr(report, name):,}" for name in _HISTORY)
+        table.add_row(f"{report.started_at:%Y-%m-%d %H:%M:%S}", f"{report.seconds:.1f}", *counts, report.because)
+    Console().print(table)
