@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> Starlette:
     confirmations = Confirmations(watermarks, metrics, settings.commit_timeout)
     inspector = Inspector(redis, mongo, stores, engines)
     probes = Probes(inspector, metrics, backlog_limit=settings.backlog_limit)
-    sync = Sync(redis, settings.mappings, inspector)
+    sync = Sync(redis, stores, inspector)
     resources = [
         Resource(
             Documents(mapping, redis, stores[mapping.prefix], engines, backlog_limit=settings.backlog_limit),
@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/readyz", Methods({"GET": probes.ready})),
             Route("/metrics", Methods({"GET": probes.metrics})),
             Route("/sync", Methods({"GET": sync.overview})),
+            Route("/sync/audits", Methods({"GET": sync.audits})),
             Route("/sync/{token}", Methods({"GET": sync.token})),
             *docs_routes(openapi(settings.mappings, models, secured=tokens is not None)),
         ],

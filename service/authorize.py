@@ -27,7 +27,7 @@ def needed_scope(method: str, path: str) -> TokenScope | None:
     """
     if path in OPEN:
         return None
-    if path in ("/sync", "/metrics"):
+    if path in ("/sync", "/sync/audits", "/metrics"):
         return TokenScope.ADMIN
     return TokenScope.READ if method in ("GET", "HEAD", "OPTIONS") else TokenScope.WRITE
 

@@ -13,7 +13,9 @@ from gears.engines import CaptureStatus
 from gears.errors import CaptureMissing, RedisAway
 from gears.mapping import Mapping as KeyMapping
 from gears.mongo import MongoError, Store, ping, within
+from gears.reconciling import ReconcilerState, read_reconciler
 from gears.redis import Redis, RedisError
+from gears.rewinds import Rewinds
 from service.engines import Engines
 
 DEADLINE = 1.5
@@ -32,6 +34,8 @@ class MappingState:
     backlog: Backlog | None = None
     dead_letters: int | None = None
     last_audit: AuditReport | None = None
+    reconciler: ReconcilerState | None = None
+    rewinds: Rewinds | None = None
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,7 +76,7 @@ class Inspector:
         """Ask everything; takes little more than `DEADLINE`, whatever is away.
 
         Args:
-            thorough: also ask what readiness doesn't depend on: dead letters and warnings.
+            thorough: also ask what readiness doesn't depend on: the reconciler, dead letters, warnings.
         """
         inspection = Inspection([MappingState(store.mapping) for store in self._stores.values()])
         async with anyio.create_task_group() as tasks:
@@ -101,11 +105,20 @@ class Inspector:
             with within(DEADLINE):
                 state.last_audit = await self._stores[state.mapping.prefix].last_audit()
 
+        async def reconciler() -> None:
+            state.reconciler = await read_reconciler(self._redis, state.mapping)
+
+        async def rewinds() -> None:
+            with within(DEADLINE):
+                state.rewinds = await self._stores[state.mapping.prefix].rewinds()
+
         start(_ask, "capture", state.errors, capture)
         start(_ask, "backlog", state.errors, backlog)
         if thorough:
             start(_ask, "dead_letters", state.errors, dead_letters)
             start(_ask, "last_audit", state.errors, last_audit)
+            start(_ask, "reconciler", state.errors, reconciler)
+            start(_ask, "rewinds", state.errors, rewinds)
 
     async def _ping_redis(self) -> None:
         await self._redis.execute_command("PING")

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.inspect import Inspection, MappingState
 
-WORKER_STATES = ("committing", "retrying", "blocked")
+WORKER_STATES = ("starting", "committing", "retrying", "restoring", "blocked")
 
 AUDIT_KINDS = ("missing", "stale", "ahead", "cold", "foreign", "legacy", "unsettled")
 
@@ -151,6 +151,37 @@ def _of_audit(name: str) -> Value:
     return lambda state, _: None if state.last_audit is None else float(getattr(state.last_audit, name))
 
 
+def _of_reconciler(name: str) -> Value:
+    return lambda state, _: None if state.reconciler is None else float(getattr(state.reconciler, name))
+
+
+def _reconciler_up(state: MappingState, _: float) -> float | None:
+    return None if "reconciler" in state.errors else float(state.reconciler is not None)
+
+
+def _listening(state: MappingState, _: float) -> float | None:
+    return None if state.reconciler is None else float(state.reconciler.state == "listening")
+
+
+def _oldest_drift(state: MappingState, now: float) -> float | None:
+    if state.last_audit is None:
+        return None
+    since = state.last_audit.drift_since
+    return max(0.0, now - since.timestamp()) if since else 0.0
+
+
+def _rewinds(state: MappingState, _: float) -> float | None:
+    return None if state.rewinds is None else float(state.rewinds.count)
+
+
+def _rewound_at(state: MappingState, _: float) -> float | None:
+    return state.rewinds.last.found_at.timestamp() if state.rewinds and state.rewinds.last else None
+
+
+def _rewound_keys(state: MappingState, _: float) -> float | None:
+    return float(state.rewinds.last.restored) if state.rewinds and state.rewinds.last else None
+
+
 def _audited_at(state: MappingState, _: float) -> float | None:
     return state.last_audit.started_at.timestamp() if state.last_audit else None
 
@@ -176,8 +207,21 @@ _BY_MAPPING: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], st
     (CounterMetricFamily, "capture_failures", "Events that it failed to capture.", _of_capture("failures")),
     (GaugeMetricFamily, "dead_letters", "Refused states that are kept in MongoDB.", lambda s, _: s.dead_letters),
     (GaugeMetricFamily, "drift_left", "Drift that the last audit left unrepaired.", _of_audit("left")),
+    (GaugeMetricFamily, "oldest_drift_seconds", "Since when audits have found drift and left some.", _oldest_drift),
     (GaugeMetricFamily, "last_audit_timestamp_seconds", "When the last audit began.", _audited_at),
     (GaugeMetricFamily, "last_audit_seconds", "How long it took.", _of_audit("seconds")),
     (GaugeMetricFamily, "last_audit_compared", "How many keys it compared.", _of_audit("compared")),
     (GaugeMetricFamily, "last_audit_repaired", "How many keys it repaired.", _of_audit("repaired")),
+    (GaugeMetricFamily, "last_audit_deleted", "How many cold documents it deleted.", _of_audit("deleted")),
+    (GaugeMetricFamily, "last_audit_rate", "Keys it compared a second.", _of_audit("documents_per_second")),
+    (GaugeMetricFamily, "reconciler_up", "Whether a reconciler is at work.", _reconciler_up),
+    (GaugeMetricFamily, "reconciler_listening", "Whether it listens to what changes.", _listening),
+    (GaugeMetricFamily, "reconciler_noted", "Changed keys that wait to be compared.", _of_reconciler("noted")),
+    (CounterMetricFamily, "notifications", "Keyspace events that it heard.", _of_reconciler("notifications")),
+    (CounterMetricFamily, "rechecked", "Keys it compared since they changed.", _of_reconciler("rechecked")),
+    (CounterMetricFamily, "recheck_repaired", "Keys it repaired of these.", _of_reconciler("repaired")),
+    (CounterMetricFamily, "recheck_deletes", "Deletes it found that were not captured.", _of_reconciler("deletes")),
+    (GaugeMetricFamily, "rewinds", "How often Redis had forgotten what was committed.", _rewinds),
+    (GaugeMetricFamily, "last_rewind_timestamp_seconds", "When that was found last.", _rewound_at),
+    (GaugeMetricFamily, "last_rewind_keys", "How many keys were given back then.", _rewound_keys),
 )

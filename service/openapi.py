@@ -266,6 +266,15 @@ def _own_paths() -> Json:
     standing = (problems.BAD_REQUEST, problems.NOT_FOUND, problems.REDIS_UNAVAILABLE)
     return {
         "/sync": get("sync", "How far each mapping is committed", {"200": _answer("So far.", _ref("schemas", "Sync"))}),
+        "/sync/audits": get(
+            "audits",
+            "What the latest audits found, the newest first",
+            {"200": _answer("The reports.", _ref("schemas", "Audits"))},
+            problems.BAD_REQUEST,
+            problems.NOT_FOUND,
+            problems.MONGO_UNAVAILABLE,
+            parameters=("mapping", "audits"),
+        ),
         "/sync/{token}": get(
             "sync-token",
             "Whether a write is committed",

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from gears.audit_report import AuditReport
 from gears.mapping import ID_MAX_BYTES
 from service import problems
 from service.metrics import WORKER_STATES
 from service.preferences import MAX_WAIT
 from service.readiness import OK
 from service.resource import DEFAULT_LIMIT, MAX_LIMIT
+from service.sync import DEFAULT_AUDITS, MAX_AUDITS
 from service.tokens import Scope
 
 Json = dict[str, Any]
@@ -46,6 +48,12 @@ PARAMETERS: Json = {
         "in": "query",
         "description": "Most documents on the page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    },
+    "audits": {
+        "name": "limit",
+        "in": "query",
+        "description": "Most reports.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_AUDITS, "default": DEFAULT_AUDITS},
     },
     "after": {
         "name": "after",
@@ -98,6 +106,8 @@ _WORKER = _object(
     }
 )
 
+_AUDIT: Json = AuditReport.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+
 _MAPPING = _object(
     {
         "mapping": _STRING,
@@ -109,7 +119,9 @@ _MAPPING = _object(
         "backlog": _or_null("integer", description="Uncommitted entries."),
         "lag": _or_null("number", description="Age of the oldest uncommitted entry in seconds."),
         "worker": {"anyOf": [_WORKER, {"type": "null"}]},
-        "last_audit": _or_null("object"),
+        "reconciler": _or_null("object", description="What the reconciler says of itself."),
+        "last_audit": {"anyOf": [{"$ref": "#/components/schemas/Audit"}, {"type": "null"}]},
+        "rewinds": _or_null("object", description="How often Redis had forgotten something, and the last time."),
         "dead_letters": _or_null("integer", description="Refused states that are kept in MongoDB."),
         "errors": _STRINGS | {"description": "Why parts couldn't be had."},
     }
@@ -135,6 +147,9 @@ SCHEMAS: Json = {
             "checks": _STRINGS | {"description": f"What was checked, each `{OK}` or the reason why not."},
         },
     ),
+    "Audit": {name: value for name, value in _AUDIT.items() if name != "$defs"},
+    **_AUDIT["$defs"],
+    "Audits": _object({"items": {"type": "array", "items": {"$ref": "#/components/schemas/Audit"}}}),
     "Accepted": _object(
         {"token": _TOKEN, "sync": {"type": "string", "description": "Where to ask whether the write is committed."}}
     ),

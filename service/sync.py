@@ -1,5 +1,6 @@
-"""`/sync`: how far each mapping is committed, and whether a certain write is."""
+"""`/sync`: how far each mapping is committed, what its audits found, and whether a certain write is committed."""
 
+from collections.abc import Mapping as Dict
 from typing import Any, Literal
 
 from pydantic_core import to_json
@@ -10,11 +11,15 @@ from gears.backlog import read_backlog
 from gears.errors import RedisAway
 from gears.gaps import is_lost
 from gears.mapping import Mapping
+from gears.mongo import MongoError, Store, within
 from gears.redis import AWAY, Redis
 from gears.refusals import refusal_of
 from gears.stream import EntryId, Names
-from service.inspect import Inspection, Inspector, MappingState
-from service.problems import BAD_REQUEST, NOT_FOUND, Problem
+from service.inspect import DEADLINE, Inspection, Inspector, MappingState
+from service.problems import BAD_REQUEST, MONGO_UNAVAILABLE, NOT_FOUND, Problem
+
+DEFAULT_AUDITS, MAX_AUDITS = 10, 100
+"""How many reports of audits are listed."""
 
 Standing = Literal["committed", "pending", "refused", "lost"]
 
@@ -24,18 +29,33 @@ class Sync:
 
     Args:
         redis: where the sync streams are.
-        mappings: all mappings.
+        stores: the documents of each mapping, by prefix.
         inspector: asks how they are doing.
     """
 
-    def __init__(self, redis: Redis, mappings: tuple[Mapping, ...], inspector: Inspector) -> None:
+    def __init__(self, redis: Redis, stores: Dict[str, Store], inspector: Inspector) -> None:
         self._redis = redis
-        self._mappings = mappings
+        self._stores = stores
         self._inspector = inspector
 
     async def overview(self, request: Request) -> Response:
         """How everything is doing."""
         return _json(as_json(await self._inspector.inspect(thorough=True)))
+
+    async def audits(self, request: Request) -> Response:
+        """The latest reports of audits, the newest first."""
+        asked = request.query_params.get("limit", str(DEFAULT_AUDITS))
+        limit = int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= len(str(MAX_AUDITS)) else 0
+        if not 1 <= limit <= MAX_AUDITS:
+            raise Problem(BAD_REQUEST, f"limit must be a number from 1 to {MAX_AUDITS}, not {asked!r}")
+        stores = self._asked_about(request)
+        try:
+            with within(DEADLINE):
+                found = [report for store in stores for report in await store.audits(limit=limit)]
+        except MongoError as error:
+            raise Problem(MONGO_UNAVAILABLE, str(error)[:300]) from error
+        found.sort(key=lambda report: report.started_at, reverse=True)
+        return _json({"items": [report.model_dump() for report in found[:limit]]})
 
     async def token(self, request: Request) -> Response:
         """Whether everything up to an entry is committed."""
@@ -44,10 +64,7 @@ class Sync:
             entry_id = EntryId.parse(text)
         except ValueError as error:
             raise Problem(BAD_REQUEST, f"this is no Sync-Token: {error}") from error
-        asked = request.query_params.get("mapping")
-        mappings = [mapping for mapping in self._mappings if asked in (None, mapping.prefix)]
-        if not mappings:
-            raise Problem(NOT_FOUND, f"there is no mapping {asked!r}")
+        mappings = [store.mapping for store in self._asked_about(request)]
         try:
             standings = {mapping.prefix: await self._standing(mapping, entry_id) for mapping in mappings}
         except AWAY as error:
@@ -63,6 +80,14 @@ class Sync:
         }
         committed = all(word == "committed" for word in words.values())
         return _json({"token": str(entry_id), "committed": committed, "mappings": words})
+
+    def _asked_about(self, request: Request) -> list[Store]:
+        """The stores of the mapping that is named in the query, or of all."""
+        asked = request.query_params.get("mapping")
+        stores = [store for prefix, store in self._stores.items() if asked in (None, prefix)]
+        if not stores:
+            raise Problem(NOT_FOUND, f"there is no mapping {asked!r}")
+        return stores
 
     async def _standing(self, mapping: Mapping, entry_id: EntryId) -> tuple[bool, Standing]:
         """Whether the mapping has entries as new as this, and how far they are."""
@@ -97,7 +122,9 @@ def _mapping_json(state: MappingState) -> dict[str, Any]:
         "backlog": backlog.entries if backlog else None,
         "lag": backlog.lag if backlog else None,
         "worker": backlog.worker.model_dump() if backlog and backlog.worker else None,
+        "reconciler": state.reconciler.model_dump() if state.reconciler else None,
         "last_audit": state.last_audit.model_dump() if state.last_audit else None,
+        "rewinds": state.rewinds.model_dump() if state.rewinds else None,
         "dead_letters": state.dead_letters,
         "errors": state.errors,
     }

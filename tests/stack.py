@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gears.backlog import read_backlog
+from gears.reconciling import read_reconciler
 from gears.settings import Settings
 from service.embedded import leash, servers
 from service.embedded.child import Child
@@ -186,9 +187,11 @@ class Stack:
 
     def only_committing(self, name: str = "committer") -> Process:
         """A worker that leaves drift alone."""
-        child = servers.worker(self.setup)
-        child = replace(child, name=name, command=(*child.command, "commit"))
-        return Process(child, self.folder, self.env, self._worker_ready)
+        return Process(self._with_verb("commit", name), self.folder, self.env, self._worker_ready)
+
+    def only_reconciling(self, name: str = "reconciler") -> Process:
+        """A worker that commits nothing."""
+        return Process(self._with_verb("reconcile", name), self.folder, self.env, self._reconciler_ready)
 
     @property
     def todos(self) -> Any:
@@ -234,6 +237,13 @@ class Stack:
             if process.running:
                 process.thaw()
                 await process.kill()
+
+    def _with_verb(self, verb: str, name: str) -> Child:
+        child = servers.worker(self.setup)
+        return replace(child, name=name, command=(*child.command, verb))
+
+    async def _reconciler_ready(self) -> bool:
+        return all([await read_reconciler(self.redis_client, mapping) for mapping in self.settings.mappings])
 
     async def _worker_ready(self) -> bool:
         for mapping in self.settings.mappings:

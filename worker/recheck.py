@@ -43,8 +43,8 @@ _AT_ONCE, _EVERY = 100, 0.2
 """So many keys are compared every so many seconds, at most."""
 
 _ASK_EVERY = 0.5
-_ENABLE_EVERY = 10.0
-_PAUSE, _MAX_PAUSE = 10.0, 600.0
+_ENABLE_EVERY = 5.0
+_PAUSE, _MAX_PAUSE = 5.0, 600.0
 """Seconds without listening after the first overload in a while, and at most."""
 
 _SAY_EVERY = 60.0
