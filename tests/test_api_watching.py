@@ -34,8 +34,19 @@ async def test_sync_shows_how_far_each_mapping_is(stack: Stack, api: httpx.Async
     assert todos["capture"]["working"] is True
     assert todos["worker"]["state"] == "committing"
     assert (await audited(api))["mapping"] == "todos"
+    assert todos["reconciler"]["state"] == "listening"
+    assert todos["rewinds"] == {"count": 0, "last": None}
     assert isinstance(todos["dead_letters"], int)
     assert todos["errors"] == {}
+
+
+async def test_the_latest_audits_are_listed(api: httpx.AsyncClient) -> None:
+    await audited(api)
+    answer = await api.get("/sync/audits", params={"mapping": "todos", "limit": 100})
+    reports = answer.json()["items"]
+    assert {report["mapping"] for report in reports} == {"todos"}
+    assert reports[-1]["because"] == "start"
+    assert len((await api.get("/sync/audits", params={"limit": 1})).json()["items"]) == 1
 
 
 async def test_a_dangerous_eviction_policy_is_a_warning(stack: Stack, api: httpx.AsyncClient) -> None:
@@ -85,6 +96,13 @@ async def test_metrics_show_how_the_mappings_are_doing(api: httpx.AsyncClient, n
     assert found["writethrough_last_audit_timestamp_seconds", todos] > 0
     assert found["writethrough_last_audit_seconds", todos] > 0
     assert found["writethrough_last_audit_repaired", todos] >= 0
+    assert found["writethrough_last_audit_rate", todos] >= 0
+    assert found["writethrough_oldest_drift_seconds", todos] == 0
+    assert found["writethrough_reconciler_up", todos] == 1
+    assert found["writethrough_reconciler_listening", todos] == 1
+    assert found["writethrough_notifications_total", todos] > 0
+    assert found["writethrough_rechecked_total", todos] >= 0
+    assert found["writethrough_rewinds", todos] == 0
     assert found["writethrough_commit_wait_seconds_count", todos] > 0
     assert found["writethrough_writes_in_flight", ()] == 0
 

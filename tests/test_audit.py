@@ -157,6 +157,27 @@ async def test_a_person_gets_a_table_with_examples(own_stack: Stack) -> None:
     assert "todos:a" in text
 
 
+async def test_the_reports_are_listed_and_tell_since_when_drift_was_left(own_stack: Stack) -> None:
+    async with committing(own_stack):
+        await fill(own_stack, ["a"])
+        for _ in range(2):
+            await own_stack.todos.update_one({"id": "a"}, {"$set": {"n": 2}})
+            await audit(own_stack, "--mapping", "todos")
+            await audit(own_stack, "--mapping", "todos")
+            await audit(own_stack, "--repair", "--mapping", "todos")
+    code, reports, _ = await audit(own_stack, "--list", "--mapping", "todos")
+    assert code == 0
+    assert [(report["stale"], report["left"]) for report in reports] == [(1, 0), (1, 1), (1, 1)] * 2
+    assert {report["because"] for report in reports} == {"the command"}
+    started = [report["started_at"] for report in reports]
+    assert started == sorted(started, reverse=True)
+    since = [report["drift_since"] for report in reports]
+    assert since == [None, started[2], started[2], None, started[5], started[5]]
+    command = [sys.executable, "-m", "worker", "audit", "--list"]
+    ended = await anyio.run_process(command, env=own_stack.env | {"COLUMNS": "160"})
+    assert ended.stdout.decode().count("the command") == 6
+
+
 async def test_a_rate_limit_is_kept_to(own_stack: Stack) -> None:
     await own_stack.start(own_stack.redis, own_stack.mongo)
     await own_stack.todos.insert_many([{"id": str(n)} for n in range(10)] + [{"id": 5}, {"id": ["6"]}, {"name": "x"}])

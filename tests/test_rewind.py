@@ -72,6 +72,54 @@ async def test_nothing_acknowledged_is_lost_when_redis_loses_its(lost: str, own_
     assert await in_redis(own_stack) == expected
     for n in range(0, 30, 3):
         assert (await own_stack.client.get(f"/notes/{n}")).status_code == 404
+    rewinds = (await own_stack.client.get("/sync")).json()["mappings"]["notes"]["rewinds"]
+    assert rewinds["count"] == 1
+    assert (rewinds["last"]["deletes"], rewinds["last"]["documents"]) == (10, len(expected) if lost == "all" else 20)
+
+
+async def test_where_it_is_asked_for_somebody_decides_first(own_stack: Stack) -> None:
+    own_stack.worker = own_stack.another_worker("worker", WT_REWIND="report")
+    await own_stack.start()
+    for document_id in ("kept", "changed", "deleted", "written"):
+        await put(own_stack, document_id, 0)
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    for document_id in ("changed", "written"):
+        await put(own_stack, document_id, 1)
+    assert (await own_stack.client.delete("/notes/deleted")).status_code == 204
+    expected = await in_mongodb(own_stack)
+    await lose_everything_since(own_stack, "snapshot")
+
+    async def blocked() -> bool:
+        answer = await own_stack.client.get("/readyz")
+        checks = answer.json()["checks"] if answer.status_code in (200, 503) else {}
+        return "SET 'sync:{notes}:rewind' restore" in checks.get("worker:notes", "")
+
+    await eventually(blocked, within=20)
+    ready = (await own_stack.client.get("/readyz")).json()
+    assert "2 documents and 1 deletes" in ready["checks"]["worker:notes"]
+    overview = (await own_stack.client.get("/sync")).json()["mappings"]["notes"]
+    assert overview["worker"]["state"] == "blocked"
+    last = overview["rewinds"]["last"]
+    assert (last["documents"], last["deletes"], last["restored"], last["restored_at"]) == (2, 1, 0, None)
+    await own_stack.set("written", {"n": 2}, prefix="notes")
+    assert {i: document["n"] for i, document in (await in_redis(own_stack)).items()} == {
+        "kept": 0,
+        "changed": 0,
+        "deleted": 0,
+        "written": 2,
+    }
+    assert await in_mongodb(own_stack) == expected
+    await own_stack.redis_client.set("sync:{notes}:rewind", "restore")
+    await recovered(own_stack)
+    assert await in_mongodb(own_stack) == expected | {"written": {"id": "written", "n": 2}}
+    assert {i: document["n"] for i, document in (await in_redis(own_stack)).items()} == {
+        "kept": 0,
+        "changed": 1,
+        "written": 2,
+    }
+    rewinds = (await own_stack.client.get("/sync")).json()["mappings"]["notes"]["rewinds"]
+    assert (rewinds["count"], rewinds["last"]["restored"]) == (1, 2)
+    assert rewinds["last"]["restored_at"] > rewinds["last"]["found_at"]
 
 
 @pytest.mark.parametrize("lost", ["tail", "all"])
