@@ -64,8 +64,7 @@ class Guarded(KindStack):
                 env = passwords | {"MONGO_URI": self.mongo_as(ROOT)}
                 done = await self.run("gears", "access", server, "--apply", **env)
                 assert done.returncode == 0, done.stderr.decode()
-        if self.kind.engine == "function":
-            await self.redis_client.config_set("notify-keyspace-events", "Kgd")
+        await self.redis_client.config_set("notify-keyspace-events", "Kgdxe")
         self.worker = self.another_worker("worker", **self.env_of(Role.WORKER))
         self.api = self.another_api("api", self.setup.port, **self.env_of(Role.SERVICE))
         await self.start(self.worker, self.api)
@@ -131,6 +130,12 @@ async def test_each_can_do_its_work(guarded: Guarded, new_id: str) -> None:
     await redis.set("sync:{notes}:sweep", "for the test")
     await eventually(lambda: _held(stack, new_id, {"id": new_id, "n": 5}))
 
+    async def listening() -> bool:
+        notes = (await api.get("/sync")).json()["mappings"]["notes"]
+        assert notes["errors"] == {}
+        return bool(notes["reconciler"]["state"] == "listening")
+
+    await eventually(listening)
     await redis.flushall()
     await eventually(lambda: _held(stack, new_id, {"id": new_id, "n": 5}), within=20)
 

@@ -88,7 +88,7 @@ async def _why_not(redis: Redis, engine: Engine, store: AuditStore) -> str:
     text = await redis.get(engine.names.watermark)
     before = EntryId.parse(text) if text else ZERO
     checkpoint = await store.checkpoint()
-    if checkpoint is None or before.version > checkpoint.version:
+    if checkpoint is None or before.version > checkpoint.committed.version:
         return "Redis says it has committed more than MongoDB knows of: they don't belong together"
     _, rewind = await find_rewind(redis, engine, store)
     return "Redis has forgotten what it held" if rewind is not None else ""

@@ -69,7 +69,7 @@ class Rewind:
             mapping=engine.mapping.prefix,
             found_at=datetime.now(UTC),
             watermark=str(watermark),
-            checkpoint=str(checkpoint.committed),
+            checkpoint=str(checkpoint.newest),
         )
 
     async def allowed(self, blocked: Callable[[str], None]) -> None:

@@ -18,6 +18,7 @@ _ACTIONS: dict[Role, dict[str, tuple[str, ...]]] = {
         _DOCUMENTS: ("find",),
         "sync_dead_letters": ("find",),
         "sync_audits": ("find",),
+        "sync_rewinds": ("find",),
     },
     Role.WORKER: {
         _DOCUMENTS: ("find", "insert", "update", "remove", "createIndex"),
@@ -25,6 +26,7 @@ _ACTIONS: dict[Role, dict[str, tuple[str, ...]]] = {
         "sync_checkpoints": ("find", "insert", "update"),
         "sync_dead_letters": ("find", "insert", "update", "createIndex"),
         "sync_audits": ("find", "insert", "remove"),
+        "sync_rewinds": ("find", "insert", "update"),
     },
     Role.CLIENT: {},
 }

@@ -29,7 +29,7 @@ _COMMANDS[Role.WORKER] = (
     *_COMMANDS[Role.SERVICE],
     *("json.mget", "json.debug", "scan", "dbsize", "xread", "xtrim", "publish", "psubscribe", "punsubscribe"),
     *("xrevrange", "expire", "pexpire", "pttl", "hset", "zadd", "zremrangebyrank", "getdel"),
-    *("append", "rpush", "ltrim"),
+    *("append", "rpush", "ltrim", "config|get"),
 )
 
 _OF_ENGINE = {
@@ -41,7 +41,7 @@ _OF_ENGINE = {
     ("gears2", Role.WORKER): ("tfcall", "tfunction|list", "tfunction|load"),
     ("function", Role.CLIENT): ("json.mset", "json.merge"),
     ("function", Role.SERVICE): ("fcall", "function|list", "function|stats", "publish"),
-    ("function", Role.WORKER): ("fcall", "function|list", "function|stats", "function|load", "config|get"),
+    ("function", Role.WORKER): ("fcall", "function|list", "function|stats", "function|load"),
 }
 
 
@@ -70,9 +70,11 @@ def rules(role: Role, mappings: Iterable[Mapping], *, engine: str, database: int
         if role is Role.SERVICE:
             read = "~" if engine == "gears1" else "%R~"  # Redis 6.2 doesn't tell reading from writing
             keys += [f"~{names.stream}", f"~{names.gone}*"]
-            keys += [f"{read}{name}" for name in (names.watermark, names.refused, names.gaps, names.worker)]
+            kept = (names.watermark, names.refused, names.worker, names.reconciling, names.gaps)
+            keys += [f"{read}{name}" for name in kept]
             channels += [f"&{names.channel}"] + ([f"&{names.own}"] if engine == "function" else [])
         if role is Role.WORKER:
             keys += [f"~{names.stream}", f"~{names.stream}:*"]
-            channels += [f"&{names.channel}", f"&{names.own}", f"&__keyspace@{database}__:{mapping.prefix}:*"]
+            channels += [f"&{names.channel}", f"&{names.own}"]
+            channels += [f"&__keyspace@{database}__:{name}" for name in (f"{mapping.prefix}:*", names.probe)]
     return ["resetkeys", *keys, "resetchannels", *channels, "-@all", *commands]
