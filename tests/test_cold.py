@@ -13,7 +13,8 @@ from tests.stack import Stack, eventually
 from tests.test_audit import audit
 from worker.repair import delete_absent
 
-DELETE = {"WT_COLD": "delete"}
+PATIENT = {"WT_MONGO_TIMEOUT": "30"}  # the machine may be busy
+DELETE = {"WT_COLD": "delete"} | PATIENT
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -38,7 +39,7 @@ async def evict(engine: Engine, document_id: str) -> None:
 
 async def test_they_are_deleted_in_mongodb_over_the_sync_stream(own_stack: Stack, half_cold: Engine) -> None:
     await own_stack.todos.insert_one({"id": "legacy"})
-    _, [kept], _ = await audit(own_stack, "--repair", "--mapping", "todos")
+    _, [kept], _ = await audit(own_stack, "--repair", "--mapping", "todos", **PATIENT)
     assert (kept["cold"], kept["deleted"]) == (6, 0)
     _, [only_looking], _ = await audit(own_stack, "--mapping", "todos", **DELETE)
     assert (only_looking["cold"], only_looking["deleted"]) == (6, 0)
