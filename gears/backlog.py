@@ -51,8 +51,8 @@ class Backlog:
     worker: WorkerState | None
 
     def committed(self, entry_id: EntryId) -> bool:
-        """Whether everything up to this entry is committed or refused."""
-        return self.watermark >= entry_id or self.oldest is None or self.oldest > entry_id
+        """Whether everything up to this entry is committed, refused or known to be lost; its absence proves nothing."""
+        return self.watermark >= entry_id
 
 
 async def last_entry(redis: Redis, names: Names) -> EntryId:

@@ -55,7 +55,12 @@ class Runs:
         return gaps
 
 
+async def gaps_of(redis: Redis, names: Names) -> list[Gap]:
+    """The remembered gaps, oldest first."""
+    texts: Any = await redis.lrange(names.gaps, 0, -1)
+    return [Gap.parse(text) for text in texts]
+
+
 async def is_lost(redis: Redis, names: Names, entry_id: EntryId) -> bool:
     """Whether this entry, if there was one, was lost before it was committed; False also when that is long ago."""
-    gaps: Any = await redis.lrange(names.gaps, 0, -1)
-    return any(gap.after < entry_id < gap.before for gap in map(Gap.parse, gaps))
+    return any(gap.after < entry_id < gap.before for gap in await gaps_of(redis, names))

@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from itertools import count
 from typing import Any
@@ -12,6 +12,7 @@ import structlog
 from pydantic_core import from_json, to_json
 
 from gears.errors import OutcomeUnknown, Refused
+from gears.gaps import REMEMBERED_GAPS, Gap, gaps_of
 from gears.mapping import Mapping
 from gears.redis import AWAY, Redis, RedisError, server_run
 from gears.refusals import REMEMBERED_REFUSALS, refusals_from
@@ -23,9 +24,10 @@ _POLL_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-def encode_commit(watermark: EntryId, refused: Iterable[tuple[EntryId, str]]) -> bytes:
-    """What the committer publishes: the watermark and the entries refused on the way to it, with reasons."""
-    return to_json({"w": str(watermark), "r": [[str(entry_id), reason] for entry_id, reason in refused]})
+def encode_commit(watermark: EntryId, refused: Iterable[tuple[EntryId, str]], gaps: Iterable[Gap]) -> bytes:
+    """What the committer publishes: the watermark and, on the way to it, the refused entries with reasons, and gaps."""
+    refusals = [[str(entry_id), reason] for entry_id, reason in refused]
+    return to_json({"w": str(watermark), "r": refusals, "g": [str(gap) for gap in gaps]})
 
 
 class Watermark:
@@ -36,18 +38,21 @@ class Watermark:
         self._waiting: list[tuple[EntryId, int, asyncio.Future[None]]] = []
         self._tiebreak = count()
         self._refused: OrderedDict[EntryId, str] = OrderedDict()
+        self._gaps: deque[Gap] = deque(maxlen=REMEMBERED_GAPS)
 
     async def reached(self, entry_id: EntryId) -> None:
         """Return when everything up to this entry is committed or refused.
 
         Raises:
             Refused: this entry's document was refused.
-            OutcomeUnknown: Redis was restarted meanwhile, and may have forgotten the entry.
+            OutcomeUnknown: Redis was restarted or emptied meanwhile, and may have forgotten the entry.
         """
         if self.position < entry_id:
             reached = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (entry_id, next(self._tiebreak), reached))
             await reached
+        if any(gap.after < entry_id < gap.before for gap in self._gaps):
+            raise OutcomeUnknown("Redis was emptied before the write was confirmed, and has lost it")
         if entry_id in self._refused:
             raise Refused(self._refused[entry_id])
 
@@ -56,8 +61,9 @@ class Watermark:
         """Whether anybody waits."""
         return bool(self._waiting)
 
-    def advance(self, position: EntryId, refused: Iterable[tuple[EntryId, str]] = ()) -> None:
+    def advance(self, position: EntryId, refused: Iterable[tuple[EntryId, str]], gaps: Iterable[Gap]) -> None:
         """Take over what the committer said; never goes back."""
+        self._gaps.extend(gap for gap in gaps if gap not in self._gaps)
         for entry_id, reason in refused:
             self._refused[entry_id] = reason
         while len(self._refused) > REMEMBERED_REFUSALS:
@@ -72,6 +78,7 @@ class Watermark:
         """Take over what a restarted Redis knows, which may be less, and wake all who wait: theirs may be lost."""
         self.position = position
         self._refused.clear()
+        self._gaps.clear()
         for _, _, reached in self._waiting:
             if not reached.done():
                 reached.set_exception(
@@ -172,7 +179,8 @@ class Watermarks:
     def _take(self, channel: bytes, data: bytes) -> None:
         commit = from_json(data)
         refused = [(EntryId.parse(entry_id), reason) for entry_id, reason in commit["r"]]
-        self._by_channel[channel].advance(EntryId.parse(commit["w"]), refused)
+        gaps = [Gap.parse(text.encode()) for text in commit["g"]]
+        self._by_channel[channel].advance(EntryId.parse(commit["w"]), refused, gaps)
 
     async def _read_all(self) -> None:
         for prefix, names in self._names.items():
@@ -180,4 +188,5 @@ class Watermarks:
             # The watermark first: a refusal is recorded before the watermark moves past it.
             position = await self._redis.get(names.watermark)
             refused = await refusals_from(self._redis, names, watermark.position)
-            watermark.advance(EntryId.parse(position) if position else ZERO, refused)
+            gaps = await gaps_of(self._redis, names)
+            watermark.advance(EntryId.parse(position) if position else ZERO, refused, gaps)

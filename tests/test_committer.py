@@ -191,6 +191,13 @@ async def test_a_state_has_the_version_of_the_newest_write_that_it_may_hold(own_
     assert [key.version for key in batch.keys] == [newest.version]
 
 
+async def test_a_lease_that_a_clock_set_back_made_last_is_cut_short(own_stack: Stack) -> None:
+    await own_stack.start(own_stack.redis, own_stack.mongo)
+    await own_stack.redis_client.set("sync:{todos}:lease", "a committer of before", px=600_000)
+    await own_stack.redis_client.set("sync:{notes}:lease", "a committer of before")
+    await own_stack.worker.start()
+
+
 async def test_a_stopped_worker_hands_over_at_once_and_ends_within_seconds(own_stack: Stack) -> None:
     await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
     assert await own_stack.worker.stop() < 5

@@ -265,6 +265,34 @@ async def standing(stack: Stack, token: str) -> str:
     return str(answer["mappings"]["notes"])
 
 
+async def test_a_write_that_waits_while_redis_is_emptied_is_not_called_confirmed(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.worker.stop()
+    answers = []
+
+    async def write() -> None:
+        answers.append(await own_stack.client.put("/notes/lost", json={"n": 1}, headers={"Prefer": "wait=30"}))
+
+    async def captured() -> bool:
+        return await own_stack.redis_client.xlen("sync:{notes}") == 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        await eventually(captured)
+        [entry] = await own_stack.redis_client.xrange("sync:{notes}") or []
+        token = entry[0].decode()  # type: ignore[union-attr]
+        await own_stack.redis_client.flushall()
+        await own_stack.set("b", {"n": 1}, prefix="notes")
+        assert await standing(own_stack, token) == "pending", "nobody knows yet that it is lost"
+        await own_stack.worker.start()
+        await put(own_stack, "b", 2)
+    assert answers[0].status_code == 504, "acknowledged, and not in MongoDB"
+    assert "has lost it" in answers[0].json()["detail"]
+    assert await standing(own_stack, token) == "lost"
+    assert set(await in_mongodb(own_stack)) == {"a", "b"}
+
+
 async def test_a_write_after_a_flush_waits_though_the_ids_went_back(own_stack: Stack) -> None:
     """As if the clock had been ahead before: what the API knows to be committed is above the new entry."""
     await own_stack.start()

@@ -47,6 +47,13 @@ ACCEPTED: dict[str, Sequence[Event]] = {
         *ended(None, None),
     ],
     "a deleted document is gone": [write("a", 1, 2), write(None, 3, 4), read(None, REDIS, 5), *ended(None, None)],
+    "a deleted document is back in MongoDB for a moment": [
+        write("a", 1, 2),
+        write(None, 3, 4),
+        read("a", MONGO, 5),
+        read("a", MONGO, 6),
+        *ended(None, None),
+    ],
     "a refused write is seen in Redis before it is rolled back": [
         write("a", 1, 2),
         write("b", 3, 6, Outcome.REFUSED),
@@ -78,6 +85,11 @@ REJECTED: dict[str, tuple[int, Sequence[Event], int]] = {
     "an acknowledged write is lost": (2, [write("a", 1, 2), write("b", 3, 4), *ended("a", "a")], 3),
     "an acknowledged document is gone": (2, [write(None, 1, 2), write("a", 3, 4), *ended(None, None)], 3),
     "a delete comes back": (3, [write("a", 1, 2), write(None, 3, 4), read("a", REDIS, 9)], 3),
+    "a delete stays undone in MongoDB": (
+        3,
+        [write("a", 1, 2), write(None, 3, 4), read("a", MONGO, 5), read("a", MONGO, 7)],
+        4,
+    ),
     "MongoDB goes back": (
         4,
         [

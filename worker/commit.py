@@ -226,7 +226,7 @@ class Committer:
             self._lease.token,
             str(last),
             str(last.next),
-            encode_commit(last, sorted(refused.items())),
+            encode_commit(last, sorted(refused.items()), gaps),
             GONE_TTL,
             str(self._watermark),
             b"" if runs.run == self._runs.run else runs.run,

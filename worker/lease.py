@@ -14,13 +14,19 @@ from gears.errors import LeaseLost
 from gears.redis import AWAY, Redis
 
 _ACQUIRE = """
+local left = redis.call('PTTL', KEYS[1])
+if left == -1 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 """As `SET NX PX`, but Redis lets it through also when it is out of memory, since DEL comes first: only the committer
-can free the memory that the sync stream takes."""
+can free the memory that the sync stream takes.
+
+A lease that lasts longer than any renewal makes it is cut short: Redis keeps the time of day at which a key expires,
+and its clock was set back.
+"""
 
 
 def process_name() -> str:

@@ -16,6 +16,10 @@ from tests.torture.history import Event, Outcome, Read, Side, Window, Write
 LINGER = 60.0
 """Seconds after which a write that nobody answered can't happen any more: what might carry it is dead."""
 
+LATE = 1.5
+"""Seconds for which MongoDB may show a document that was deleted: a committer that was frozen in the midst of a write
+may bring it back, and deletes it again as soon as it finds the tombstone."""
+
 NEVER = frozenset({Outcome.NOTHING, Outcome.REFUSED, Outcome.POISON})
 """Outcomes of writes that MongoDB must never hold."""
 
@@ -118,7 +122,17 @@ class _Key:
         elif read.side is Side.MONGO or not self._excused(read):
             newest = (self._in_mongo if read.side is Side.MONGO else self._acknowledged).by(read.start)
             if newest is not None and newest.start >= _ends(write):
-                yield self._violation(*self._older(newest, read), write, newest, *self._witness(newest, read), read)
+                yield from self._replaced(newest, write, read)
+
+    def _replaced(self, newest: Write, write: Write, read: Read) -> Iterable[Violation]:
+        """A state was seen that had been replaced before."""
+        again: list[Read] = []
+        if newest.value is None and read.side is Side.MONGO and not read.final:
+            later = (r for r in self._reads if r.side is Side.MONGO and r.value == write.value)
+            again = [r for r in later if r.start > read.start + LATE][:1]
+            if not again:
+                return  # for a moment only
+        yield self._violation(*self._older(newest, read), write, newest, *self._witness(newest, read), read, *again)
 
     def _forbidden(self, write: Write, read: Read) -> bool:
         if write.outcome not in NEVER:

@@ -15,7 +15,7 @@ from tests.torture.finish import NotWell, compare, recover
 from tests.torture.history import Outcome, Window, Write
 from tests.torture.http_client import HttpClient
 from tests.torture.plain_client import PlainClient
-from tests.torture.schedule import HTTP_KINDS, PLAIN_KINDS, Fault, plan, steps
+from tests.torture.schedule import HTTP_KINDS, KEYS, PLAIN_KINDS, Fault, Step, plan, steps
 from tests.torture.system import System
 
 HTTP_CLIENTS, PLAIN_CLIENTS = 12, 4
@@ -79,6 +79,7 @@ async def torture(folder: Path, engine: str, *, seed: int, seconds: float, rate:
                 await _work(system, recorder, faults, run)
             try:
                 run.recovered = await recover(system, faults)
+                await _poison(system, recorder)
                 run.audit = await compare(system, recorder)
             except NotWell as error:
                 run.violations.append(Violation(5, str(error), "", ()))
@@ -106,6 +107,12 @@ async def _work(system: System, recorder: Recorder, faults: Faults, run: Run) ->
             tasks.start_soon(plain.run, steps(run.seed, plain.name, PLAIN_KINDS), pause)
         for fault in run.schedule:
             tasks.start_soon(_at, recorder, faults, fault)
+
+
+async def _poison(system: System, recorder: Recorder) -> None:
+    """Write to some keys what MongoDB can't hold, and nothing after it: only a roll-back makes both sides equal."""
+    last_words = (Step("JSON.SET poison", key, "", "") for key in KEYS[::5])
+    await PlainClient("plain-end", system, recorder).run(last_words, 0)
 
 
 def _without_recipe(recorder: Recorder, uncaptured: list[Window]) -> None:
