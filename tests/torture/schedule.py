@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 KEYS = tuple(f"k{n}" for n in range(20))
 
+_HEAT = [1 / (n + 2) ** 1.5 for n in range(len(KEYS))]
+"""How often each key is used: from every moment to so seldom that nothing covers up what went wrong with it."""
+
 HTTP_KINDS = {
     "PUT": 26,
     "PUT async": 6,
@@ -103,7 +106,8 @@ def steps(seed: int, client: str, kinds: dict[str, int]) -> Iterator[Step]:
     names, weights = list(kinds), list(kinds.values())
     while True:
         [kind] = chance.choices(names, weights)
-        key, other = chance.sample(KEYS, 2)
+        [key] = chance.choices(KEYS, _HEAT)
+        other = chance.choice([other for other in KEYS if other != key])
         [look] = chance.choices(["mongo", "other api", ""], [4, 3, 3])
         yield Step(kind, key, other, look)
 
