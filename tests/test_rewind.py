@@ -293,6 +293,24 @@ async def test_a_write_that_waits_while_redis_is_emptied_is_not_called_confirmed
     assert set(await in_mongodb(own_stack)) == {"a", "b"}
 
 
+async def test_redis_is_restored_though_writes_come_in_the_moment_it_is_emptied(own_stack: Stack) -> None:
+    """The committer must not go on with the new stream as if it were the old one."""
+    await own_stack.start()
+    for n in range(10):
+        await put(own_stack, str(n), n)
+    async with own_stack.redis_client.pipeline(transaction=True) as pipeline:
+        pipeline.flushall()
+        pipeline.execute_command("JSON.SET", "notes:new", "$", '{"n":1}')
+        await pipeline.execute()
+
+    async def back() -> bool:
+        return len(await in_redis(own_stack)) == 11
+
+    await eventually(back, within=20)
+    await recovered(own_stack)
+    assert set(await in_mongodb(own_stack)) == set(await in_redis(own_stack))
+
+
 async def test_a_write_after_a_flush_waits_though_the_ids_went_back(own_stack: Stack) -> None:
     """As if the clock had been ahead before: what the API knows to be committed is above the new entry."""
     await own_stack.start()

@@ -152,6 +152,8 @@ class Committer:
                 batch = await self._reader.read(position, most)
                 if not batch.entries:
                     break
+                if batch.watermark != self._watermark:
+                    raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
                 if attempt.retry_state.attempt_number > 1:
                     await self._store.prepare()  # doing it again relies on the unique index: it may have been dropped
                 try:

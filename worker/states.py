@@ -23,6 +23,7 @@ _READ = """
 local after, most, most_bytes, pages = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local taken, states, known, bytes = {}, {}, {}, 0
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+local watermark = redis.call('GET', KEYS[2]) or '0-0'
 for page = 1, pages do
     local entries = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', most)
     for _, entry in ipairs(entries) do
@@ -31,7 +32,7 @@ for page = 1, pages do
             if fields[i] == 'k' then key = fields[i + 1] end
         end
         if key ~= '' and not known[key] then
-            if #states == most or bytes > most_bytes then return {taken, states, newest} end
+            if #states == most or bytes > most_bytes then return {taken, states, newest, watermark} end
             known[key] = true
             local document = redis.pcall('JSON.GET', key)
             if type(document) == 'string' then
@@ -47,7 +48,7 @@ for page = 1, pages do
     end
     if #entries < most or #states == most then break end
 end
-return {taken, states, newest}
+return {taken, states, newest, watermark}
 """
 """In one atomic step, so that what tells a deleted key from a lost one belongs to its state."""
 
@@ -61,12 +62,14 @@ class Batch:
         keys: what they say of each key.
         states: each key's present state.
         newest: the stream's newest entry when they were read, which may be a later one; none of them is newer.
+        watermark: the watermark in Redis at that moment.
     """
 
     entries: Sequence[Entry]
     keys: Sequence[KeyEntries]
     states: dict[bytes, State]
     newest: EntryId
+    watermark: EntryId
 
 
 class Reader:
@@ -89,9 +92,9 @@ class Reader:
             most: documents in the batch.
         """
         stream, gone, start = self._names.stream, self._names.gone, len(self._names.prefix) + 2
-        _, (raw, found, newest) = await self._wire.send_all(
+        _, (raw, found, newest, watermark) = await self._wire.send_all(
             ("XREAD", "COUNT", 1, "BLOCK", _WAIT_MS, "STREAMS", stream, str(after)),
-            ("EVAL", _READ, 1, stream, str(after), most, READ_BYTES, _PAGES, gone, start),
+            ("EVAL", _READ, 2, stream, self._names.watermark, str(after), most, READ_BYTES, _PAGES, gone, start),
         )
         entries = [
             decode_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in raw
@@ -101,7 +104,7 @@ class Reader:
         for key_entries in keys.values():
             key_entries.as_of = as_of
         states = {key: _state(keys[key], *state) for key, *state in found}
-        return Batch(entries, list(keys.values()), states, as_of)
+        return Batch(entries, list(keys.values()), states, as_of, EntryId.parse(watermark))
 
 
 def _state(entries: KeyEntries, document: bytes | None, kind: bytes = b"", mark: bytes | None = None) -> State:
