@@ -161,10 +161,16 @@ class Store:
         self._rewinds: AsyncIOMotorCollection[Document] = database["sync_rewinds"]
 
     async def prepare(self) -> None:
-        """Ensure the indexes.
+        """Ensure the indexes; raises as `ensure_unique`."""
+        await self.ensure_unique()
+        await self._dead_letters.create_index([("mapping", 1), ("key", 1)])
+        await self._tombstones.create_index("at", expireAfterSeconds=TOMBSTONE_DAYS * 86_400)
+
+    async def ensure_unique(self) -> None:
+        """Ensure the unique index on the id; of a document stored twice while it was missing, the newest state stays.
 
         Raises:
-            DuplicateIds: documents share an id, so that the unique index can't be built.
+            DuplicateIds: documents that others stored share an id, so that the index can't be built.
             MongoError: anything else.
         """
         try:
@@ -172,9 +178,9 @@ class Store:
         except (DuplicateKeyError, OperationFailure) as error:
             if error.code != _DUPLICATE_KEY:
                 raise
-            raise DuplicateIds(await self._describe_duplicates()) from error
-        await self._dead_letters.create_index([("mapping", 1), ("key", 1)])
-        await self._tombstones.create_index("at", expireAfterSeconds=TOMBSTONE_DAYS * 86_400)
+            if not await self._delete_older_states():
+                raise DuplicateIds(await self._describe_duplicates()) from error
+            await self.ensure_unique()
 
     async def find(self, document_id: str) -> Document | None:
         """The stored document with this id, `_id` and `_sync` included."""
@@ -429,6 +435,24 @@ class Store:
         }
         letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
         return UpdateOne({"_id": letter_id}, {"$setOnInsert": content}, upsert=True)
+
+    async def _delete_older_states(self) -> bool:
+        """Delete all but the newest of documents that share an id and are all ours; returns whether there were any."""
+        pipeline: list[Document] = [
+            {"$group": {"_id": f"${self.mapping.id_field}", "states": {"$push": {"_id": "$_id", "_sync": "$_sync"}}}},
+            {"$match": {"states.1": {"$exists": True}}},
+            {"$limit": _RESTORE_BATCH},
+        ]
+        groups = await self._documents.aggregate(pipeline, allowDiskUse=True).to_list(_RESTORE_BATCH)
+        older = [
+            DeleteOne({"_id": state["_id"], "_sync.v": Int64(version_of(state))})
+            for group in groups
+            if all(map(version_of, group["states"]))
+            for state in sorted(group["states"], key=version_of)[:-1]
+        ]
+        if older:
+            await self._documents.bulk_write(older, ordered=False)
+        return bool(older)
 
     async def _describe_duplicates(self) -> str:
         id_field, shown = self.mapping.id_field, 5

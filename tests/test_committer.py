@@ -198,6 +198,23 @@ async def test_a_lease_that_a_clock_set_back_made_last_is_cut_short(own_stack: S
     await own_stack.worker.start()
 
 
+async def test_a_dropped_unique_index_comes_back_and_the_newest_state_stays(own_stack: Stack) -> None:
+    """As if two committers had stored the same document while nothing kept them from it."""
+    await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
+    await own_stack.set("a", {"n": 1})
+    await own_stack.drained()
+    stored = await own_stack.todos.find_one({"id": "a"})
+    await own_stack.todos.drop_index("id_1")
+    del stored["_id"]
+    await own_stack.todos.insert_one(stored | {"n": 0, "_sync": {"v": stored["_sync"]["v"] - 1}})
+
+    async def unique() -> bool:
+        return "id_1" in await own_stack.todos.index_information()
+
+    await eventually(unique)
+    assert [found["n"] async for found in own_stack.todos.find({"id": "a"})] == [1]
+
+
 async def test_a_stopped_worker_hands_over_at_once_and_ends_within_seconds(own_stack: Stack) -> None:
     await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
     assert await own_stack.worker.stop() < 5

@@ -1,5 +1,7 @@
 """One mapping's place in a worker: wait for the lease, commit and look after the recipe, begin again after errors."""
 
+from contextlib import suppress
+
 import anyio
 import structlog
 from anyio.abc import TaskGroup
@@ -32,6 +34,10 @@ from worker.reporter import Reporter
 from worker.supervise import supervise
 
 _STANDBY_POLL = 0.5
+
+_ENSURE_UNIQUE = 2.0
+"""Seconds between looks at the unique index."""
+
 _RESTART = (LeaseLost, Rewound, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, DuplicateIds, RedisError, *AWAY)
 
 
@@ -99,6 +105,7 @@ class Leader:
                 if not engine.captures_plain_clients:
                     tasks.start_soon(Listener(self._redis, engine, timeout=self._settings.redis_timeout).run)
                 await self._prepare(reporter)
+                tasks.start_soon(self._keep_unique)
                 async with own_wire(self._redis) as wire:
                     committer = Committer(
                         self._redis,
@@ -113,6 +120,13 @@ class Leader:
                     await committer.run()
         finally:
             await reporter.withdraw()
+
+    async def _keep_unique(self) -> None:
+        """Ensure the unique index all the time: it keeps committers that overlap from storing a document twice."""
+        while True:
+            await anyio.sleep(_ENSURE_UNIQUE)
+            with suppress(MongoError):  # the commits say so
+                await self._store.ensure_unique()
 
     async def _prepare(self, reporter: Reporter) -> None:
         """Ensure MongoDB's indexes, however long it takes for MongoDB, or for somebody, to make it possible."""

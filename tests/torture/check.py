@@ -41,12 +41,18 @@ class Violation:
     history: tuple[Event, ...]
 
 
-def check(events: Iterable[Event], lost: Sequence[Window] = (), uncaptured: Sequence[Window] = ()) -> list[Violation]:
+def check(
+    events: Iterable[Event],
+    lost: Sequence[Window] = (),
+    uncaptured: Sequence[Window] = (),
+    doubled: Sequence[Window] = (),
+) -> list[Violation]:
     """Decide promises 1 to 5, and that a refusal changes nothing.
 
     Args:
         events: the history; each write's value is unique.
         lost: when Redis may have lost something and was not yet ready again.
+        doubled: when MongoDB may have held a document twice, having lost its unique index.
         uncaptured: when a plain client's delete may have gone unnoticed, by design.
 
     Returns:
@@ -57,7 +63,7 @@ def check(events: Iterable[Event], lost: Sequence[Window] = (), uncaptured: Sequ
         by_key[event.key].append(event)
     found: dict[object, Violation] = {}
     for key, about_key in sorted(by_key.items()):
-        for violation in _Key(key, about_key, lost, uncaptured).violations():
+        for violation in _Key(key, about_key, lost, uncaptured, doubled).violations():
             writes = tuple(id(event) for event in violation.history if isinstance(event, Write))
             found.setdefault((violation.promise, key, writes), violation)
     return list(found.values())
@@ -85,10 +91,18 @@ class _Latest:
 
 
 class _Key:
-    def __init__(self, key: str, events: Sequence[Event], lost: Sequence[Window], uncaptured: Sequence[Window]) -> None:
+    def __init__(
+        self,
+        key: str,
+        events: Sequence[Event],
+        lost: Sequence[Window],
+        uncaptured: Sequence[Window],
+        doubled: Sequence[Window],
+    ) -> None:
         self._key = key
         self._lost = lost
         self._uncaptured = uncaptured
+        self._doubled = doubled
         self._writes = [event for event in events if isinstance(event, Write)]
         self._reads = sorted((event for event in events if isinstance(event, Read)), key=lambda read: read.start)
         self._by_value = {write.value: write for write in self._writes if write.value is not None}
@@ -126,6 +140,8 @@ class _Key:
 
     def _replaced(self, newest: Write, write: Write, read: Read) -> Iterable[Violation]:
         """A state was seen that had been replaced before."""
+        if not read.final and any(window.touches(read.start, read.end) for window in self._doubled):
+            return
         again: list[Read] = []
         if newest.value is None and read.side is Side.MONGO and not read.final:
             later = (r for r in self._reads if r.side is Side.MONGO and r.value == write.value)

@@ -8,13 +8,17 @@ import anyio
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from tests.stack import Process
+from tests.stack import Process, eventually
 from tests.torture.history import Window
 from tests.torture.schedule import KEYS, Fault
 from tests.torture.system import NAMES, PREFIX, System
 
 _MOST_LOST = 200_000
 """Most bytes that are cut off the append-only file: some seconds' worth."""
+
+
+_MENDED_WITHIN = 20.0
+"""Seconds in which a dropped index must be there again."""
 
 
 class Faults:
@@ -31,6 +35,8 @@ class Faults:
         self._locks = {name: anyio.Lock() for name in (*system.processes, *system.edges)}
         self.lost: list[Window] = []
         """When Redis was away, or lost all, and why."""
+        self.index_dropped: list[Window] = []
+        """When nothing kept committers that overlap from storing a document twice."""
         self.recipe_removed: list[Window] = []
         self.done: dict[str, int] = {}
 
@@ -151,6 +157,9 @@ class Faults:
                 self.recipe_removed.append(Window(began, self._now(), fault.kind))
             case "drop index":
                 await self._system.documents.drop_index("id_1")
+                with suppress(AssertionError):
+                    await eventually(self._is_unique, within=_MENDED_WITHIN, pause=0.1)
+                self.index_dropped.append(Window(began, self._now(), fault.kind))
             case "expire":
                 for key in KEYS[:: 1 + fault.amount % 5]:
                     await redis.pexpire(f"{PREFIX}:{key}", 1 + fault.amount % 50)
@@ -159,6 +168,12 @@ class Faults:
             case other:
                 raise AssertionError(f"no such fault: {other}")
         yield
+
+    async def _is_unique(self) -> bool:
+        try:
+            return "id_1" in await self._system.documents.index_information()
+        except PyMongoError:
+            return False
 
     def _now(self) -> float:
         return time.monotonic() - self._since

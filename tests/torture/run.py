@@ -92,7 +92,7 @@ async def torture(folder: Path, engine: str, *, seed: int, seconds: float, rate:
         run.uncaptured.append(Window(0.0, recorder.now(), "no recipe captures plain clients"))
     _without_recipe(recorder, run.uncaptured)
     run.violations += [Violation(0, f"an answer like {w.detail}", w.key, (w,)) for w in recorder.strange]
-    run.violations += check(recorder.events, run.lost, run.uncaptured)
+    run.violations += check(recorder.events, run.lost, run.uncaptured, faults.index_dropped)
     return run
 
 
