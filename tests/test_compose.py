@@ -29,7 +29,7 @@ ONCE = {"access"}
 """What runs once, before all others."""
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - ONCE)
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONCE))
 def test_a_service_has_a_pinned_image_a_health_check_and_a_way_to_stop(name: str) -> None:
     service = SERVICES[name]
     assert re.search(r":\d+\.\d+", service["image"]), "the tag is not pinned"
