@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -50,18 +51,18 @@ def main(
 async def _until_done(folder: Path, engine: str, *, seed: int, seconds: float, rate: float) -> Run | None:
     """The run; None when it was told to end."""
     run = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
-        run = await torture(folder, engine, seed=seed, seconds=seconds, rate=rate)
-        tasks.cancel_scope.cancel()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_on, signals, tasks.cancel_scope)
+            run = await torture(folder, engine, seed=seed, seconds=seconds, rate=rate)
+            tasks.cancel_scope.cancel()
     return run
 
 
-async def _stop_on_signal(scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()
-            return
+async def _stop_on(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+        return
 
 
 if __name__ == "__main__":
