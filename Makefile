@@ -2,6 +2,7 @@
 #             PORT, REDIS_PORT, MONGO_PORT and DATA override 8000, 6379, 27017 and ./.data: make run PORT=9000
 # make test   all tests, on servers of their own
 # make torture   a system under load and faults for MINUTES=2, with SEED=1, on ENGINE=gears2 (or function, gears1)
+# make bench  ours beside what people do instead; MONGO=<url> for a MongoDB of your own, QUICK=--quick to try it
 # make lint   ruff and mypy
 # make clean  removes the virtualenv and caches; the data stays
 
@@ -10,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
 HAS_WHEELS := import platform, sys; sys.exit((*sys.version_info[:2], sys.platform, platform.machine()) != (3, 11, "linux", "x86_64"))
 
-.PHONY: run test torture lint clean
+.PHONY: run test bench torture lint clean
 
 run: $(INSTALLED)
 	@exec $(VENV)/bin/python -m service --embedded
@@ -20,6 +21,9 @@ test: $(INSTALLED)
 
 torture: $(INSTALLED)
 	@exec $(VENV)/bin/python -m tests.torture --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) --engine $(or $(ENGINE),gears2)
+
+bench: $(INSTALLED)
+	@exec $(VENV)/bin/python -m tests.bench $(if $(MONGO),--mongo '$(MONGO)') $(QUICK)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

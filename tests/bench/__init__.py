@@ -1,0 +1,1 @@
+"""The benchmark: ours beside what people do instead, on the same servers in the same run."""
