@@ -69,15 +69,12 @@ class Sync:
             standings = {mapping.prefix: await self._standing(mapping, entry_id) for mapping in mappings}
         except AWAY as error:
             raise RedisAway(str(error)) from error
-        known = [standing for is_known, standing in standings.values() if is_known]
-        if not known:
+        if not any(standings.values()):
             raise Problem(NOT_FOUND, f"no entry as new as {entry_id} was ever added")
         # Redis forgets the tails of all streams at once; what one of them didn't lose was never an entry of another.
-        lost = all(standing == "lost" for standing in known)
-        words = {
-            prefix: "committed" if standing == "lost" and not lost else standing
-            for prefix, (_, standing) in standings.items()
-        }
+        words = {prefix: standing for prefix, standing in standings.items() if standing is not None}
+        if set(words.values()) != {"lost"}:
+            words = {prefix: "committed" if word == "lost" else word for prefix, word in words.items()}
         committed = all(word == "committed" for word in words.values())
         return _json({"token": str(entry_id), "committed": committed, "mappings": words})
 
@@ -89,16 +86,17 @@ class Sync:
             raise Problem(NOT_FOUND, f"there is no mapping {asked!r}")
         return stores
 
-    async def _standing(self, mapping: Mapping, entry_id: EntryId) -> tuple[bool, Standing]:
-        """Whether the mapping has entries as new as this, and how far they are."""
+    async def _standing(self, mapping: Mapping, entry_id: EntryId) -> Standing | None:
+        """How far this entry is; None when the mapping has no entry as new."""
         backlog = await read_backlog(self._redis, mapping)
-        known = entry_id <= backlog.last_entry
+        if entry_id > backlog.last_entry:
+            return None
         if not backlog.committed(entry_id):
-            return known, "pending"
+            return "pending"
         names = Names(mapping.prefix)
         if await refusal_of(self._redis, names, entry_id) is not None:
-            return known, "refused"
-        return known, "lost" if await is_lost(self._redis, names, entry_id) else "committed"
+            return "refused"
+        return "lost" if await is_lost(self._redis, names, entry_id) else "committed"
 
 
 def as_json(inspection: Inspection) -> dict[str, Any]:
