@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gears.engines import Engine, open_engine
+from gears.engines.base import Any_
 from gears.engines.calls import recipe
 from gears.engines.gears1 import Gears1
 from gears.mapping import Mapping
@@ -142,6 +143,25 @@ async def test_time_is_up_without_any_worker(gears: FakeGears) -> None:
     assert not loaded.shared().held
 
 
+async def test_time_is_up_also_for_who_was_held_by_a_session_that_is_gone(gears: FakeGears) -> None:
+    loaded, future = gears.load(), FakeFuture()
+    state = loaded.shared()
+    state.held.append(loaded.Held((5, 0), ["5-0"], 0, future, "+OK"))
+    state.watched = True
+    names = loaded.watch.__globals__
+    del names["TICK"]
+    loaded.watch()
+    assert future.reply is None
+    names["TICK"] = 0.01
+    assert loaded.release() == 0
+
+    async def is_answered() -> bool:
+        return future.reply is not None
+
+    await eventually(is_answered, within=2)
+    assert str(future.reply).startswith("-ERR writethrough: not confirmed within 0.2 s")
+
+
 def test_nobody_writes_to_a_replica_or_without_memory(gears: FakeGears) -> None:
     gears.replies |= {"ROLE": ["slave"]}
     assert gears.load().holder("del")(["DEL", "todos:1"]).startswith("-READONLY")
@@ -227,6 +247,25 @@ async def test_a_client_that_leaves_while_held_loses_nothing(real: KindStack, he
                 await redis.execute_command("JSON.SET", f"todos:{new_id}", "$", "{}")
     await real.worker.start()
     await eventually(lambda: real.stored(new_id))
+
+
+@needs_gears1
+async def test_whatever_becomes_of_a_multi_no_other_call_is_taken_for_it(
+    real: KindStack, held: Engine, new_id: str
+) -> None:
+    notes = await open_engine(held.redis, real.settings.mappings[1])
+    await eventually(lambda: _works(notes))
+    async with Redis.from_url(GEARS1_URL, protocol=2) as plain:
+        for n, engine in enumerate([held, notes] * 20):  # the worker's calls may come first
+            await plain.execute_command("MULTI")
+            await plain.execute_command("JSON.SET", f"todos:{new_id}", "$", "{}")
+            await plain.execute_command("DISCARD")
+            written = await engine.put(new_id, json.dumps({"n": n}).encode(), Any_(), backlog_limit=1000)
+            assert json.loads(written.document) == {"n": n}
+            assert (await engine.status()).working
+    await real.drained()
+    assert await real.stored(new_id) == {"id": new_id, "n": 38}
+    assert await real.stored(new_id, "notes") == {"id": new_id, "n": 39}
 
 
 @contextmanager

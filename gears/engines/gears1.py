@@ -114,8 +114,8 @@ class Gears1(CallEngine):
             log.warning("could not release held clients; they are at the next commit", error=str(error))
 
     async def _trigger(self, verb: str) -> Any:
-        [answer] = await self.redis.execute_command("RG.TRIGGER", self.library, verb)
-        return answer
+        reply = await self.redis.execute_command("RG.TRIGGER", self.library, verb)
+        return reply[0] if isinstance(reply, list) else reply  # for the latter see the recipe
 
     async def _queued_version(self) -> str | None:
         """The version of the session that all mappings share; None when it, or a part of it, is missing."""
@@ -140,11 +140,12 @@ class Gears1(CallEngine):
         key = self.mapping.key(document_id)
         try:
             reply = await send_once(self.redis, "RG.TRIGGER", self.library, function, key, *args)
-            if not isinstance(reply, list) or len(reply) != 1:
+            if isinstance(reply, list) and len(reply) == 1 and isinstance(reply[0], list | ResponseError):
+                [reply] = reply  # it comes without this list when RedisGears took the call for another; see the recipe
+            if isinstance(reply, ResponseError):
+                raise reply
+            if not isinstance(reply, list):
                 raise OutcomeUnknown(f"RedisGears answered {reply!r}"[:500])
-            [answer] = reply
-            if isinstance(answer, ResponseError):
-                raise answer
         except ResponseError as error:
             if _MISSING in str(error):
                 raise CaptureMissing(
@@ -152,5 +153,5 @@ class Gears1(CallEngine):
                 ) from error
             raise RedisRefused(str(error)) from error
         if function in ("put", "remove"):
-            return answer
-        return answer[0] if answer else None
+            return reply
+        return reply[0] if reply else None

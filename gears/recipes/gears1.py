@@ -11,7 +11,8 @@ How RedisGears 1.2 behaves, and why this is built around it:
 - Hooks of its KeysReader (`commands=`) end the whole server when a MULTI holds two hooked commands, so this one uses
   CommandReader hooks. These, in a MULTI, hand the first queued command to the hook of the last one queued, and the
   others to a trigger of the command's name, whose reply comes as an array of one: hence the look at `args[0]`, and
-  `register_queued`.
+  `register_queued`. Until the last command of that MULTI runs, and for ever if it is discarded, the next RG.TRIGGER of
+  anybody is handed to that hook, of another mapping perhaps; its reply is no array of one then.
 - A reply passes through Python: nil can't be given back, so it becomes an error, and commands whose replies hold nil
   in the normal course (JSON.ARRPOP, JSON.STRAPPEND, ...) are captured but not held.
 - `call_next` has a flaw of its own: see `original`.
@@ -35,6 +36,7 @@ APPEARS = ("rename_to", "copy_to", "restore", "move_to")
 ALLOWED_OOM = ("json.del", "json.forget", "json.clear", "del", "unlink", "rename", "renamenx")
 WRITES = {"put": put, "remove": remove, "fill": fill, "roll_back": roll_back, "restore": restore}
 ALLOWED_OOM_WRITES = ("remove", "roll_back")
+OURS = "writethrough_"
 TICK = 0.05
 CLOSED_SECONDS = 2
 
@@ -130,6 +132,8 @@ def holder(command):
     def hold(args):
         if args[0] == CONFIG["name"]:
             return control(args)
+        if args[0].startswith(OURS):
+            return forward(args)
         if args[0].lower() != command:
             return rerun(args)
         reason = prevented(allow_oom=command in ALLOWED_OOM)
@@ -155,11 +159,19 @@ def holder(command):
         with state.lock:
             state.held.append(Held(number(entries[-1]), entries, now + CONFIG["hold_seconds"], future, reply))
             if not state.watched:
-                state.watched = True
-                threading.Thread(target=watch, daemon=True).start()
+                start_watching(state)
         return future
 
     return hold
+
+
+def forward(args):
+    """Call another mapping's trigger; its answer as that would give it."""
+    try:
+        [answer] = execute("RG.TRIGGER", *args)
+    except Exception as error:
+        return failure(error)
+    return [part.encode() for part in answer] if isinstance(answer, list) else answer
 
 
 def rerun(args):
@@ -170,18 +182,27 @@ def rerun(args):
         return failure(error)
 
 
+def start_watching(state):
+    """See to it that nobody waits for too long; the lock is held."""
+    state.watched = True
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def watch():
     """Let go those whose time is up, for as long as anybody waits."""
     state = shared()
     watching = True
-    while watching:
-        time.sleep(TICK)
-        now = time.monotonic()
-        with state.lock:
-            late = take(state.held, lambda item: item.deadline <= now)
-            watching = state.watched = bool(state.held)
-        for item in late:
-            item.future.continueRun(failure(LATE.format(CONFIG["hold_seconds"])))
+    try:
+        while watching:
+            time.sleep(TICK)
+            now = time.monotonic()
+            with state.lock:
+                late = take(state.held, lambda item: item.deadline <= now)
+                watching = state.watched = bool(state.held)
+            for item in late:
+                item.future.continueRun(failure(LATE.format(CONFIG["hold_seconds"])))
+    except NameError:  # the session was unregistered, and with it went its functions
+        state.watched = False
 
 
 def release():
@@ -192,6 +213,8 @@ def release():
     watermark = number(execute("GET", CONFIG["watermark"]) or "0-0")
     with state.lock:
         settled = take(state.held, lambda item: item.last <= watermark)
+        if state.held and not state.watched:
+            start_watching(state)
     if settled:
         first, last = number(settled[0].entries[0])[0], settled[-1].last[0]
         refused = dict(r.split(" ", 1) for r in execute("ZRANGEBYSCORE", CONFIG["refused"], first, last))
