@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from gears.redis import Redis
-from gears.stream import Entry, EntryId, Names
+from gears.stream import REWIND, Entry, EntryId, Names
 
 REMEMBERED_GAPS = 100
 """How many gaps are remembered, the latest."""
@@ -43,15 +43,18 @@ class Runs:
         """Go on to these entries; returns the gaps before and between them.
 
         What a server captured before it was restarted comes before what it captured afterwards; in between is what it
-        forgot. An entry that names no run tells nothing: the one that moves the stream on may lie amid what is lost.
+        forgot. So it is before an entry that moves the stream on, and, as that may lie amid what is lost, behind it. An
+        entry of another run that isn't above the last tells nothing: it was captured before the stream was moved on.
         """
         gaps = []
         for entry in entries:
-            if not entry.run:
-                continue
-            if self.run and entry.run != self.run and self.last < entry.id:
+            follows = entry.run in (b"", self.run) and entry.event != REWIND
+            if self.run and not follows:
+                if entry.id <= self.last:
+                    continue
                 gaps.append(Gap(self.last, entry.id))
-            self.run, self.last = entry.run, max(self.last, entry.id)
+            if entry.run or entry.event == REWIND:
+                self.run, self.last = entry.run or self.run, max(self.last, entry.id)
         return gaps
 
 

@@ -25,6 +25,9 @@ DELETE_EVENTS = frozenset({"del", "json.del", "rename_from", "move_from"})
 FILL = "fill"
 """The event of an entry that says: Redis was given what MongoDB holds, at the version in field `v`."""
 
+REWIND = "rewind"
+"""The event of an entry that tells of no key: it moves the stream on after Redis lost some of it."""
+
 BACKFILL = "backfill"
 """The event of an entry that says: the audit found that MongoDB doesn't hold the key's present document."""
 

@@ -86,12 +86,12 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self, *, wait: bool = True) -> None:
-        """Start it and wait until it is ready."""
+    async def start(self, *, wait: bool = True, **env: str) -> None:
+        """Start it, this time with more in its environment, and wait until it is ready."""
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 it returns at once
-                self._command, env=os.environ | self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self._command, env=os.environ | self._env | env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
         if wait:
             await self.wait_ready()

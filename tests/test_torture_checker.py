@@ -54,6 +54,13 @@ ACCEPTED: dict[str, Sequence[Event]] = {
         read("a", MONGO, 6),
         *ended(None, None),
     ],
+    "so it is when another state was deleted than the one that comes back": [
+        write("a", 1, 2),
+        write("b", 3, 4),
+        write(None, 5, 6, Outcome.QUEUED),
+        read("a", MONGO, 7),
+        *ended(None, None),
+    ],
     "a refused write is seen in Redis before it is rolled back": [
         write("a", 1, 2),
         write("b", 3, 6, Outcome.REFUSED),

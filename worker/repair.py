@@ -108,7 +108,7 @@ async def _make_room(redis: Redis, names: Names, version: int) -> None:
     newest = await last_entry(redis, names)
     if newest.version < version:
         await redis.append(names.skipped, f"{newest.version} {version} ")
-    await raise_stream(redis, names, EntryId.of_version(version).next)
+    await raise_stream(redis, names, EntryId.of_version(version).next, "move on")
 
 
 async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None:

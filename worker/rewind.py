@@ -21,7 +21,7 @@ from gears.failpoint import reached
 from gears.mongo import Checkpoint, Store
 from gears.redis import Redis, read_at_once, server_run
 from gears.rewinds import RewindReport
-from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
+from gears.stream import FILL, REWIND, ZERO, Entry, EntryId, Names, decode_entry
 
 _PAGE = 1000
 _POLL = 0.5
@@ -105,7 +105,7 @@ class Rewind:
             MongoError, RedisError: it isn't complete; do it again.
         """
         self._run = await server_run(self._redis)
-        await raise_stream(self._redis, self._names, EntryId(self.checkpoint.newest.ms + 1, 0))
+        await raise_stream(self._redis, self._names, EntryId(self.checkpoint.newest.ms + 1, 0), REWIND)
         reached("stream moved on")
         report = self._report
         report.documents = report.deletes = report.restored = 0
@@ -145,13 +145,13 @@ class Rewind:
         return [decode_entry(entry_id, fields) for entry_id, fields in page]
 
 
-async def raise_stream(redis: Redis, names: Names, floor: EntryId) -> None:
-    """Add an entry at or above `floor` that tells of no key, so that all later ones are above it too.
+async def raise_stream(redis: Redis, names: Names, floor: EntryId, event: str) -> None:
+    """Add an entry of this event at or above `floor` that tells of no key, so that all later ones are above it too.
 
     Redis numbers entries by its clock; after it lost its tail and its clock was set back, new entries would look older
     than what is committed already.
     """
-    fields: dict[Any, Any] = {"e": "rewind"}
+    fields: dict[Any, Any] = {"e": event}
     if await last_entry(redis, names) < floor:
         try:
             await redis.xadd(names.stream, fields, id=str(floor))

@@ -143,7 +143,8 @@ class _Key:
         if not read.final and any(window.touches(read.start, read.end) for window in self._doubled):
             return
         again: list[Read] = []
-        if newest.value is None and read.side is Side.MONGO and not read.final:
+        deleted = any(d.start <= read.end and _ends(d) >= newest.start for d in self._deletes)
+        if deleted and read.side is Side.MONGO and not read.final:
             later = (r for r in self._reads if r.side is Side.MONGO and r.value == write.value)
             again = [r for r in later if r.start > read.start + LATE][:1]
             if not again:

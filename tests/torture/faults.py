@@ -3,14 +3,20 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import anyio
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
+from gears.failpoint import VARIABLE
 from tests.stack import Process, eventually
+from tests.torture.clients import Recorder
 from tests.torture.history import Window
-from tests.torture.schedule import KEYS, Fault
+from tests.torture.http_client import HttpClient
+from tests.torture.look import look
+from tests.torture.plain_client import PlainClient
+from tests.torture.schedule import KEYS, STANDBY, Fault, Step
 from tests.torture.system import NAMES, PREFIX, System
 
 _MOST_LOST = 200_000
@@ -20,18 +26,33 @@ _MOST_LOST = 200_000
 _MENDED_WITHIN = 20.0
 """Seconds in which a dropped index must be there again."""
 
+_REACHED_WITHIN = 12.0
+"""Seconds in which a worker must have started, taken the lead and come to where it is to stop."""
+
+_TAKEOVER = 2.0
+"""Seconds in which the standby takes over."""
+
+_AHEAD_MS = 20_000
+"""How far the stream is ahead of the clock when Redis loses it."""
+
+_AT_WORK = 1.0
+"""Seconds for which it is."""
+
+_LOOKS = {"between steps", "lose tail", "lose all", "lose future", "flush"}
+"""Faults after which all keys are looked at."""
+
 
 class Faults:
     """Does them.
 
     Args:
         system: what is hurt.
-        since: `time.monotonic()` when the run began.
+        recorder: the history.
     """
 
-    def __init__(self, system: System, since: float) -> None:
+    def __init__(self, system: System, recorder: Recorder) -> None:
         self._system = system
-        self._since = since
+        self._recorder = recorder
         self._locks = {name: anyio.Lock() for name in (*system.processes, *system.edges)}
         self.lost: list[Window] = []
         """When Redis was away, or lost all, and why."""
@@ -49,6 +70,8 @@ class Faults:
             except (RedisError, PyMongoError, OSError):
                 return  # another fault was there before
             self.done[fault.kind] = self.done.get(fault.kind, 0) + 1
+            if fault.kind in _LOOKS:
+                await look(self._system, self._recorder)
 
     async def heal(self) -> None:
         """Undo everything: all runs, everything passes."""
@@ -65,8 +88,10 @@ class Faults:
     @asynccontextmanager
     async def _hurt(self, fault: Fault) -> AsyncIterator[None]:
         match fault.kind:
-            case "kill" | "restart" | "lose tail" | "lose all" | "clock back":
+            case "kill" | "restart" | "lose tail" | "lose all" | "lose future" | "clock back":
                 hurting = self._down(fault)
+            case "between steps":
+                hurting = self._stopped(fault)
             case "freeze":
                 hurting = self._frozen(self._system.processes[fault.target])
             case "cut" | "stall" | "deafen" | "slow":
@@ -84,7 +109,10 @@ class Faults:
     async def _down(self, fault: Fault) -> AsyncIterator[None]:
         name = fault.target
         process = self._system.processes[name]
-        gone = self._now()
+        if fault.kind == "lose future":
+            await self._ahead(_AHEAD_MS)
+            await anyio.sleep(_AT_WORK)
+        gone = self._recorder.now()
         await (process.stop(30) if fault.kind == "restart" else process.kill())
         try:
             yield
@@ -92,7 +120,7 @@ class Faults:
             with anyio.CancelScope(shield=True):
                 if fault.kind == "lose tail":
                     self._system.truncate(min(fault.amount * 20, _MOST_LOST))
-                elif fault.kind == "lose all":
+                elif fault.kind in ("lose all", "lose future"):
                     self._system.forget()
                 elif fault.kind == "clock back":
                     process = self._system.processes["redis"] = self._system.redis_process(clock=-fault.amount)
@@ -100,7 +128,7 @@ class Faults:
                     process = self._system.processes["redis"] = self._system.redis_process()
                 await process.start(wait=name == "redis")
                 if name == "redis":
-                    self.lost.append(Window(gone, self._now(), fault.kind))
+                    self.lost.append(Window(gone, self._recorder.now(), fault.kind))
 
     @asynccontextmanager
     async def _frozen(self, process: Process) -> AsyncIterator[None]:
@@ -109,6 +137,44 @@ class Faults:
             yield
         finally:
             process.thaw()
+
+    @asynccontextmanager
+    async def _stopped(self, fault: Fault) -> AsyncIterator[None]:
+        """A worker that leads and stops between two steps; the standby takes over meanwhile."""
+        process = self._system.processes[fault.target]
+        await process.kill()
+        await process.start(wait=False, **{VARIABLE: fault.moment})
+        stopped = False
+        try:
+            async with self._locks[STANDBY], self._frozen(self._system.processes[STANDBY]):
+                await self._write_all()
+                with suppress(AssertionError):
+                    stopped = await eventually(partial(_stands_still, process), within=_REACHED_WITHIN)
+            if not stopped:
+                raise TimeoutError(f"not reached: {fault.moment}")
+            await anyio.sleep(_TAKEOVER)
+            await self._delete_some()
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                if stopped and process.running:
+                    process.thaw()
+                else:
+                    if process.running:
+                        await process.kill()
+                    await process.start(wait=False)
+
+    async def _write_all(self) -> None:
+        """Write every key, so that the committer that will be stopped has many of them in its hands."""
+        writes = (Step("JSON.SET", key, "", "") for key in KEYS)
+        await PlainClient("plain-nemesis", self._system, self._recorder).run(writes, 0)
+
+    async def _delete_some(self) -> None:
+        """Delete keys that it has in its hands."""
+        async with anyio.create_task_group() as tasks:
+            for key in KEYS[::2]:
+                client = HttpClient("http-nemesis", self._system, self._recorder, 0)
+                tasks.start_soon(client.run, iter([Step("DELETE", key, "", "")]), 0)
 
     @asynccontextmanager
     async def _edge(self, fault: Fault) -> AsyncIterator[None]:
@@ -142,24 +208,23 @@ class Faults:
     @asynccontextmanager
     async def _mischief(self, fault: Fault) -> AsyncIterator[None]:
         redis = self._system.redis
-        began = self._now()
+        began = self._recorder.now()
         match fault.kind:
             case "flush":
                 await redis.flushall()
-                self.lost.append(Window(began, self._now(), fault.kind))
+                self.lost.append(Window(began, self._recorder.now(), fault.kind))
             case "ahead":
-                now = int(time.time() * 1000)
-                await redis.xadd(NAMES.stream, {"e": "ahead"}, id=f"{now + fault.amount}-0")
+                await self._ahead(fault.amount)
             case "drop lease":
                 await redis.delete(NAMES.lease if fault.amount % 3 else NAMES.reconciler)
             case "remove recipe":
                 await self._system.recipe_is_removed()
-                self.recipe_removed.append(Window(began, self._now(), fault.kind))
+                self.recipe_removed.append(Window(began, self._recorder.now(), fault.kind))
             case "drop index":
                 await self._system.documents.drop_index("id_1")
                 with suppress(AssertionError):
                     await eventually(self._is_unique, within=_MENDED_WITHIN, pause=0.1)
-                self.index_dropped.append(Window(began, self._now(), fault.kind))
+                self.index_dropped.append(Window(began, self._recorder.now(), fault.kind))
             case "expire":
                 for key in KEYS[:: 1 + fault.amount % 5]:
                     await redis.pexpire(f"{PREFIX}:{key}", 1 + fault.amount % 50)
@@ -175,5 +240,14 @@ class Faults:
         except PyMongoError:
             return False
 
-    def _now(self) -> float:
-        return time.monotonic() - self._since
+    async def _ahead(self, milliseconds: int) -> None:
+        now = int(time.time() * 1000)
+        await self._system.redis.xadd(NAMES.stream, {"e": "ahead"}, id=f"{now + milliseconds}-0")
+
+
+async def _stands_still(process: Process) -> bool:
+    """Whether it is dead, or frozen: see proc_pid_stat(5)."""
+    if not process.running:
+        return True
+    status = await anyio.Path(f"/proc/{process.pid}/stat").read_text()
+    return status.rpartition(") ")[2].startswith("T")

@@ -29,6 +29,7 @@ def summary(run: Run) -> dict[str, Any]:
         "faults": dict(sorted(run.faults.items())),
         "faults_done": sum(run.faults.values()),
         "faults_planned": len(run.schedule),
+        "faults_left_out": run.left_out,
         "ready": round(run.ready, 3),
         "recovered_after": run.recovered,
         "audit": {k: v for k, v in run.audit.items() if isinstance(v, int)},
@@ -57,6 +58,7 @@ def text(run: Run) -> str:
         f"{figures['writes']} writes, {figures['acknowledged']} known to be in MongoDB; {figures['reads']} states seen",
         f"writes: {outcomes}",
         f"faults: {figures['faults_done']} ({faults})",
+        *(f"left out: {kind}, which needs Debian's package faketime" for kind in run.left_out),
         f"ready {run.ready:.0%} of the time; well again: {recovered}",
         f"violations: {len(run.violations)}",
     ]

@@ -15,7 +15,7 @@ from tests.torture.finish import NotWell, compare, recover
 from tests.torture.history import Outcome, Window, Write
 from tests.torture.http_client import HttpClient
 from tests.torture.plain_client import PlainClient
-from tests.torture.schedule import HTTP_KINDS, KEYS, PLAIN_KINDS, Fault, Step, plan, steps
+from tests.torture.schedule import FAULTS, HTTP_KINDS, KEYS, PLAIN_KINDS, Fault, Step, plan, steps
 from tests.torture.system import System
 
 HTTP_CLIENTS, PLAIN_CLIENTS = 12, 4
@@ -43,6 +43,8 @@ class Run:
     rate: float
     schedule: list[Fault]
     recorder: Recorder
+    left_out: list[str] = field(default_factory=list)
+    """Kinds of fault that can't be done here."""
     faults: dict[str, int] = field(default_factory=dict)
     lost: list[Window] = field(default_factory=list)
     uncaptured: list[Window] = field(default_factory=list)
@@ -70,8 +72,10 @@ async def torture(folder: Path, engine: str, *, seed: int, seconds: float, rate:
     async with System(folder, engine) as system:
         await system.start()
         recorder = Recorder()
-        run = Run(engine, seed, seconds, rate, plan(seed, seconds, kinds=system.faults()), recorder)
-        faults = Faults(system, recorder.since)
+        kinds = system.faults()
+        run = Run(engine, seed, seconds, rate, plan(seed, seconds, kinds=kinds), recorder)
+        run.left_out = [kind for kind in FAULTS if kind not in kinds]
+        faults = Faults(system, recorder)
         poll = Readiness(system, recorder)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(poll.run)

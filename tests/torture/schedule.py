@@ -39,7 +39,24 @@ PROCESSES = ("redis", "mongo", "worker-1", "worker-2", "api-1", "api-2")
 EDGES = tuple(f"{ours}>{theirs}" for ours in PROCESSES[2:] for theirs in PROCESSES[:2])
 """Connections between two processes."""
 
+MOMENTS = {
+    "tombstones written": 6,
+    "documents written": 3,
+    "acknowledging": 3,
+    "states read": 2,
+    "checkpoint written": 1,
+    "acknowledged": 1,
+    "dead letters kept": 1,
+    "refusals recorded": 1,
+    "rolled back": 1,
+}
+"""Where a committer is stopped between two steps, by how often: see gears/failpoint.py."""
+
+STOPPED, STANDBY = "worker-1", "worker-2"
+"""The worker to which that happens, and the one that takes over."""
+
 FAULTS = {
+    "between steps": 25,
     "kill": 14,
     "freeze": 12,
     "restart": 5,
@@ -49,6 +66,7 @@ FAULTS = {
     "slow": 7,
     "lose tail": 5,
     "lose all": 3,
+    "lose future": 3,
     "flush": 2,
     "clock back": 3,
     "ahead": 2,
@@ -122,6 +140,7 @@ class Fault:
         target: the process or edge that is hurt.
         seconds: how long it lasts.
         amount: how much: bytes of a tail, milliseconds of a delay, seconds of a clock, number of keys.
+        moment: where a committer is stopped, and how, as gears/failpoint.py reads it.
     """
 
     at: float
@@ -129,9 +148,10 @@ class Fault:
     target: str
     seconds: float
     amount: int
+    moment: str = ""
 
     def __str__(self) -> str:
-        return f"{self.at:7.1f} s  {self.kind} {self.target} for {self.seconds:.1f} s ({self.amount})"
+        return f"{self.at:7.1f} s  {self.kind} {self.target} for {self.seconds:.1f} s ({self.moment or self.amount})"
 
 
 def plan(seed: int, seconds: float, *, kinds: Sequence[str] = tuple(FAULTS)) -> list[Fault]:
@@ -157,11 +177,22 @@ def plan(seed: int, seconds: float, *, kinds: Sequence[str] = tuple(FAULTS)) -> 
 
 def _draw(chance: random.Random, at: float, kinds: Sequence[str]) -> Fault:
     [kind] = chance.choices(kinds, [FAULTS[kind] for kind in kinds])
-    if kind in _ON_PROCESSES:
+    moment = ""
+    if kind == "between steps":
+        target, moment = STOPPED, _moment(chance)
+    elif kind in _ON_PROCESSES:
         target = chance.choice(PROCESSES)
     elif kind in _ON_EDGES:
         target = chance.choice(EDGES)
     else:
         target = "mongo" if kind in _ON_MONGO else "redis"
     seconds = round(min(0.2 + chance.expovariate(1 / 1.5), 8.0), 2)
-    return Fault(round(at, 2), kind, target, 0.0 if kind in _AT_ONCE else seconds, int(10 ** chance.uniform(1, 4)))
+    return Fault(
+        round(at, 2), kind, target, 0.0 if kind in _AT_ONCE else seconds, int(10 ** chance.uniform(1, 4)), moment
+    )
+
+
+def _moment(chance: random.Random) -> str:
+    [point] = chance.choices(list(MOMENTS), list(MOMENTS.values()))
+    [verb] = chance.choices(["freeze", "kill"], [3, 1])
+    return f"{verb}:{chance.randint(1, 2)} {point}"
