@@ -16,9 +16,10 @@ from tests.torture.history import Event, Outcome, Read, Side, Window, Write
 LINGER = 60.0
 """Seconds after which a write that nobody answered can't happen any more: what might carry it is dead."""
 
-LATE = 1.5
+LATE = 20.0
 """Seconds for which MongoDB may show a document that was deleted: a committer that was frozen in the midst of a write
-may bring it back, and deletes it again as soon as it finds the tombstone."""
+may bring it back, and deletes it again; if it is told that it lost its lease before that, it asks for a sweep, which
+deletes it, once the deadline of what was under way has passed and faults let it."""
 
 NEVER = frozenset({Outcome.NOTHING, Outcome.REFUSED, Outcome.POISON})
 """Outcomes of writes that MongoDB must never hold."""
