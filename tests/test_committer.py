@@ -64,6 +64,7 @@ async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: s
         (upsert(7), 7),
         (Remove("a", 8), None),
         (Remove("a", 8), None),
+        (upsert(7), None),
         (upsert(9), 9),
     ]
     for change, expected in steps:
