@@ -183,9 +183,9 @@ class Store:
             await self.ensure_unique()
 
     async def find(self, document_id: str) -> Document | None:
-        """The stored document with this id, `_id` and `_sync` included."""
+        """The stored document with this id, `_id` and `_sync` included; None also if it was deleted since."""
         found: Document | None = await self._documents.find_one(self._with_id(document_id))
-        return found
+        return found if found is not None and await self._alive([found]) else None
 
     async def exists(self, document_id: str) -> bool:
         """Whether a document with this id is stored."""
@@ -283,19 +283,25 @@ class Store:
         cursor = self._tombstones.find({"_id": {"$in": list(keys)}}, {"v": 1})
         return {keys[found["_id"]]: int(found["v"]) async for found in cursor}
 
+    async def _alive(self, documents: list[Document]) -> list[Document]:
+        """Those of these documents that were not deleted since: a late committer's, which will be deleted again."""
+        id_field = self.mapping.id_field
+        deleted = await self.deleted(found[id_field] for found in documents if version_of(found))
+        return [found for found in documents if deleted.get(found[id_field], -1) < version_of(found)]
+
     async def documents_above(self, version: int) -> AsyncIterator[list[Document]]:
         """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time."""
         cursor = self._documents.find(self._above(version))
         while found := await cursor.to_list(_RESTORE_BATCH):
-            yield found
+            yield await self._alive(found)
 
     async def deleted_above(self, version: int) -> AsyncIterator[list[str]]:
         """Ids deleted at a higher version than this and not stored again since, some at a time."""
-        cursor = self._tombstones.find(self._buried_above(version), {"_id": 1})
+        cursor = self._tombstones.find(self._buried_above(version), {"v": 1})
         while found := await cursor.to_list(_RESTORE_BATCH):
-            ids = [tombstone["_id"][len(self.mapping.prefix) + 1 :] for tombstone in found]
-            stored = await self.versions(ids)
-            yield [document_id for document_id in ids if document_id not in stored]
+            deleted = {tombstone["_id"][len(self.mapping.prefix) + 1 :]: tombstone["v"] for tombstone in found}
+            stored = await self.versions(deleted)
+            yield [i for i, at in deleted.items() if i not in stored or 0 < stored[i] <= at]
 
     async def keep_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep refused states; the same state again changes nothing."""

@@ -144,7 +144,7 @@ async def test_each_can_do_its_work(guarded: Guarded, new_id: str) -> None:
 
     await eventually(ready)
     assert (await api.put(path, json={"n": 6})).status_code == 200
-    assert await redis.llen("sync:{notes}:gaps") == 1
+    assert await redis.llen("sync:{notes}:gaps") >= 1
     overview = (await api.get("/sync")).json()
     assert overview["errors"] == {}
     assert all(mapping["errors"] == {} for mapping in overview["mappings"].values())

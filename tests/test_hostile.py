@@ -5,6 +5,7 @@ from time import time
 from typing import Any
 
 from bson import Binary
+from httpx import AsyncClient
 
 from gears.document import encode
 from gears.engines import open_engine
@@ -121,11 +122,22 @@ async def test_a_late_write_does_not_bring_back_what_was_deleted_meanwhile(stack
     ]
     for changes in steps:
         assert await store.commit(changes, Checkpoint(EntryId(1, 0), EntryId(1, 0))) == {}
-    assert await store.find(new_id) is None
-    assert await store.find("another") is not None
+    assert await stack.mongo_client.test[mapping.collection].distinct("id") == ["another"]
     await store.commit([upsert(new_id, 9)], Checkpoint(EntryId(1, 0), EntryId(1, 0)))
     assert await store.find(new_id) is not None
     client.close()
+
+
+async def test_nobody_is_given_what_a_late_write_brought_back(stack: Stack, api: AsyncClient, new_id: str) -> None:
+    await api.put(f"/notes/{new_id}", json={"n": 1})
+    document = await stack.mongo_client.test.notes.find_one({"id": new_id}) or {}
+    await api.delete(f"/notes/{new_id}")
+    await stack.mongo_client.test.notes.insert_one(document)
+    await stack.redis_client.delete(f"sync:{{notes}}:gone:{new_id}")  # as if that was long ago
+    assert (await api.get(f"/notes/{new_id}")).status_code == 404
+    refused = await api.put(f"/notes/{new_id}", json={"n": list(range(1_450_000))}, headers={"Prefer": "wait=20"})
+    assert refused.status_code == 422
+    assert await stack.get(new_id, "notes") is None
 
 
 async def test_a_dropped_collection_gets_its_index_back_before_a_commit_is_repeated(own_stack: Stack) -> None:

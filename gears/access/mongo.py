@@ -16,6 +16,7 @@ _DOCUMENTS = "documents"
 _ACTIONS: dict[Role, dict[str, tuple[str, ...]]] = {
     Role.SERVICE: {
         _DOCUMENTS: ("find",),
+        "sync_tombstones": ("find",),
         "sync_dead_letters": ("find",),
         "sync_audits": ("find",),
         "sync_rewinds": ("find",),
