@@ -62,7 +62,11 @@ class FakeGears:
 @pytest.fixture
 def gears() -> FakeGears:
     """RedisGears, on a master with memory left."""
-    return FakeGears(ROLE=["master"], INFO="run_id:0123456789abcdef\r\nmaxmemory_policy:noeviction\r\nmaxmemory:0\r\n")
+    return FakeGears(
+        ROLE=["master"],
+        INFO="run_id:0123456789abcdef\r\nmaxmemory_policy:noeviction\r\nmaxmemory:0\r\n",
+        TIME=["1700000000", "0"],
+    )
 
 
 def test_the_recipe_is_python_3_7() -> None:
@@ -99,6 +103,23 @@ def test_capture_adds_an_entry_and_the_mark_of_a_delete(gears: FakeGears) -> Non
     assert gears.sent[-1] == ("SET", NAMES.gone + "a:b", "7-1")
     loaded.capture({"key": bytearray(b"todos:\xff"), "event": "del"})
     assert gears.sent[-1] == ("SET", NAMES.gone.encode() + b"\xff", "7-1")
+
+
+def test_the_first_entry_of_a_run_leaps_if_the_stream_is_ahead_of_the_clock(gears: FakeGears) -> None:
+    loaded = gears.load()
+    gears.replies |= {"XADD": "5000000999-7", "TIME": ["4999999", "0"]}
+    loaded.add("todos:1", "del")
+    fields = ("k", "todos:1", "e", "del", "r", "01234567")
+    assert gears.sent[-2:] == [
+        ("XDEL", "sync:{todos}", "5000000999-7"),
+        ("XADD", "sync:{todos}", "5000060999-0", *fields),
+    ]
+    loaded.add("todos:1", "del")
+    assert gears.sent[-1] == ("XADD", "sync:{todos}", "*", *fields)
+    loaded.shared().run = None
+    gears.replies["TIME"] = ["5000000", "0"]
+    loaded.add("todos:1", "del")
+    assert gears.sent[-1] == ("TIME",)
 
 
 def test_capture_passes_over_what_is_no_document(gears: FakeGears) -> None:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from gears.stream import EntryId
+from tests.engines import KindStack
 from tests.stack import Stack, eventually
 
 
@@ -245,6 +246,41 @@ async def test_a_token_of_what_redis_lost_is_called_lost_and_one_of_what_mongodb
     last = await put(own_stack, "last", 0)
     assert {name: await standing(own_stack, token) for name, token in tokens.items()} == expected
     assert await standing(own_stack, last) == "committed"
+
+
+@pytest.mark.parametrize("kind", ["redis-stack-7.4-gears2", "redis-8.2-function"])
+async def test_no_token_is_given_out_twice_though_the_stream_is_ahead_of_the_clock(
+    kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    stack = KindStack(tmp_path_factory.mktemp("ahead"), kind, WT_LEASE_TTL="1.5")
+    try:
+        await stack.start()
+        await stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+        await put(stack, "committed", 0)
+        await stack.worker.stop()
+        [aof] = (stack.folder / "redis" / "appendonlydir").glob("*.incr.aof")
+        size = aof.stat().st_size
+        asynchronous = {"Prefer": "respond-async"}
+        lost = [await stack.client.put(f"/notes/lost-{n}", json={}, headers=asynchronous) for n in range(3)]
+        await stack.redis.kill()
+        os.truncate(aof, size)
+        await stack.redis.start()
+        await eventually(lambda: captures(stack))
+        kept = [await stack.client.put(f"/notes/kept-{n}", json={}, headers=asynchronous) for n in range(3)]
+        await stack.worker.start()
+        await recovered(stack)
+        await put(stack, "after", 0)
+        assert [await standing(stack, answer.headers["Sync-Token"]) for answer in lost] == ["lost"] * 3
+        assert [await standing(stack, answer.headers["Sync-Token"]) for answer in kept] == ["committed"] * 3
+        assert set(await in_mongodb(stack)) == {"committed", "after", *(f"kept-{n}" for n in range(3))}
+    finally:
+        await stack.close()
+
+
+async def captures(stack: Stack) -> bool:
+    """Whether the API takes writes again."""
+    answer = await stack.client.put("/notes/kept-0", json={}, headers={"Prefer": "respond-async"})
+    return answer.status_code == 202
 
 
 async def test_a_restart_that_lost_nothing_makes_no_token_of_another_mapping_lost(own_stack: Stack) -> None:

@@ -11,13 +11,26 @@
 
 local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
+local LEAP_MS = 60000
 
 local run
 
+-- The first entry of a run, on a stream that is ahead of the clock: ids go on where Redis remembers, so entries that it
+-- lost when it was restarted may have had the next ones. They are passed over, since nobody could tell them apart.
+local function leap(id, ...)
+    local ms = tonumber(string.match(id, '^%d+'))
+    if ms < (tonumber(redis.call('TIME')[1]) + 1) * 1000 then return id end
+    redis.call('XDEL', config.stream, id)
+    return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS), ...)
+end
+
 -- Adds an entry; returns its id.
 local function add(key, event, ...)
-    if not run then run = string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)') end
-    return redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', run, ...)
+    local begins = not run
+    if begins then run = string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)') end
+    local id = redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', run, ...)
+    if begins then return leap(id, 'k', key, 'e', event, 'r', run, ...) end
+    return id
 end
 
 local function kind(key)

@@ -17,6 +17,7 @@ from collections import deque
 JSON_TYPE = "ReJSON-RL"
 MOST_SEARCHED = 200
 SAMPLE_SECONDS = 0.1
+LEAP_MS = 60000
 
 READ_ONLY = "READONLY You can't write against a read only replica."
 OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."
@@ -46,9 +47,25 @@ def shared():
 def add(key, event, *more):
     """Add an entry, with the run of the server, by which writes made since a restart can be told; return its id."""
     state = shared()
-    if state.run is None:
+    begins = state.run is None
+    if begins:
         state.run = re.search(r"run_id:(\w{8})", execute("INFO", "server")).group(1)
-    return execute("XADD", CONFIG["stream"], "*", "k", key, "e", event, "r", state.run, *more)
+    fields = ("k", key, "e", event, "r", state.run, *more)
+    entry = execute("XADD", CONFIG["stream"], "*", *fields)
+    return leap(entry, fields) if begins else entry
+
+
+def leap(entry, fields):
+    """The first entry of a run, on a stream that is ahead of the clock.
+
+    Ids go on where Redis remembers, so entries that it lost when it was restarted may have had the next ones. They are
+    passed over, since nobody could tell them apart.
+    """
+    ms = int(entry.partition("-")[0])
+    if ms < (int(execute("TIME")[0]) + 1) * 1000:
+        return entry
+    execute("XDEL", CONFIG["stream"], entry)
+    return execute("XADD", CONFIG["stream"], f"{ms + LEAP_MS}-0", *fields)
 
 
 def prevented(allow_oom=False):
