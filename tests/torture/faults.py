@@ -10,6 +10,7 @@ import anyio
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
+from gears.backlog import last_entry
 from gears.failpoint import VARIABLE
 from tests.stack import Process, eventually
 from tests.torture.clients import Recorder
@@ -260,8 +261,9 @@ class Faults:
             return False
 
     async def _ahead(self, milliseconds: int) -> None:
-        now = int(time.time() * 1000)
-        await self._system.redis.xadd(NAMES.stream, {"e": "ahead"}, id=f"{now + milliseconds}-0")
+        last = await last_entry(self._system.redis, NAMES)
+        ms = max(int(time.time() * 1000), last.ms) + milliseconds
+        await self._system.redis.xadd(NAMES.stream, {"e": "ahead"}, id=f"{ms}-0")
 
 
 async def _stands_still(process: Process) -> bool:
