@@ -147,14 +147,16 @@ async def test_keys_of_a_prefix_with_glob_characters_are_taken_literally(own_sta
 
 async def test_a_person_gets_a_table_with_examples(own_stack: Stack) -> None:
     await own_stack.start(own_stack.redis, own_stack.mongo)
-    await own_stack.set("a", {})
+    for document_id in ("a", "[/b]", "\x1b[2Jc"):
+        await own_stack.set(document_id, {})
     command = [sys.executable, "-m", "worker", "audit"]
     ended = await anyio.run_process(command, env=own_stack.env | {"COLUMNS": "120"}, check=False)
-    assert ended.returncode == 1
+    assert ended.returncode == 1, ended.stderr.decode()
     text = ended.stdout.decode()
-    assert "todos: 1 keys differ" in text
+    assert "todos: 3 keys differ" in text
     assert "notes: no drift left" in text
-    assert "todos:a" in text
+    assert all(key in text for key in ("todos:a", "todos:[/b]", r"todos:\x1b[2Jc"))
+    assert "\x1b" not in text, "a key is no command to the terminal"
 
 
 async def test_the_reports_are_listed_and_tell_since_when_drift_was_left(own_stack: Stack) -> None:
@@ -174,8 +176,13 @@ async def test_the_reports_are_listed_and_tell_since_when_drift_was_left(own_sta
     since = [report["drift_since"] for report in reports]
     assert since == [None, started[2], started[2], None, started[5], started[5]]
     command = [sys.executable, "-m", "worker", "audit", "--list"]
-    ended = await anyio.run_process(command, env=own_stack.env | {"COLUMNS": "160"})
-    assert ended.stdout.decode().count("the command") == 6
+    ended = await anyio.run_process(command, env=own_stack.env)
+    assert ended.stdout.decode().splitlines()[:2] == [
+        f"todos  {started[0][:19].replace('T', ' ')}  the command: no drift left; 1 compared in "
+        f"{reports[0]['seconds']:.1f} s; stale 1, repaired 1",
+        f"todos  {started[1][:19].replace('T', ' ')}  the command: 1 keys differ; 1 compared in "
+        f"{reports[1]['seconds']:.1f} s; stale 1",
+    ]
 
 
 async def test_a_rate_limit_is_kept_to(own_stack: Stack) -> None:

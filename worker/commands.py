@@ -9,7 +9,7 @@ from gears.settings import Settings
 from worker.audit import Audit
 from worker.once import DONE, LEFT, for_each
 from worker.restore import Restore
-from worker.show import history_table, progress, report_table
+from worker.show import progress, report_lines, report_table
 
 
 async def audit(settings: Settings, prefix: str | None, *, repairing: bool, as_json: bool) -> int:
@@ -53,7 +53,7 @@ async def list_audits(settings: Settings, prefix: str | None, *, as_json: bool) 
     Args:
         settings: where the servers are.
         prefix: only of the mapping with this prefix; None for all.
-        as_json: one JSON object a report on stdout instead of tables.
+        as_json: one JSON object a report on stdout instead of a line.
 
     Raises:
         ConfigError: a setting can't be used, or there is no such mapping.
@@ -64,7 +64,7 @@ async def list_audits(settings: Settings, prefix: str | None, *, as_json: bool) 
         if as_json:
             sys.stdout.writelines(report.model_dump_json() + "\n" for report in reports)
         else:
-            history_table(store.mapping.prefix, reports)
+            sys.stdout.writelines(line + "\n" for line in report_lines(reports))
         return DONE
 
     return await for_each(settings, prefix, work, "could not be listed")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -15,8 +16,6 @@ _PLAIN_EVERY = 5.0
 _COUNTS = (
     *("equal", "missing", "stale", "ahead", "repaired", "refused", "cold", "deleted", "foreign", "legacy", "unsettled"),
 )
-
-_HISTORY = ("compared", "missing", "stale", "ahead", "repaired", "cold", "deleted", "left")
 
 Advance = Callable[[str, int, int], None]
 """Called with a mapping's prefix, the steps done and about how many there are."""
@@ -33,7 +32,7 @@ def progress(verb: str) -> Iterator[Advance]:
     if not console.is_terminal:
         yield _plain(console, verb)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(show_speed=True))
     with Progress(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console) as bar:
         tasks = {}
 
@@ -57,7 +56,7 @@ def _plain(console: Console, verb: str) -> Advance:
         said = monotonic()
         left = (said - started) * (total - done) / done
         rate = done / (said - started)
-        console.print(f"{verb} {prefix}: {done:,} of about {total:,}, {rate:,.0f}/s, {left:.0f} s left", soft_wrap=True)
+        console.print(f"{verb} {prefix}: {done:,} of about {total:,}, {rate:,.0f}/s, {left:.0f} s left", soft_wrap=True, markup=False)
 
     return advance
 
@@ -65,29 +64,41 @@ def _plain(console: Console, verb: str) -> Advance:
 def report_table(report: AuditReport) -> None:
     """Print a report on stdout."""
     console = Console()
-    state = f"[bold red]{report.left:,} keys differ[/]" if report.left else "no drift left"
-    console.print(
-        f"[bold]{report.mapping}[/]: {state}; {report.compared:,} compared in {report.seconds:.1f} s, "
-        f"{report.documents_per_second:,.0f}/s"
-    )
+    outcome = f"[bold red]{_outcome(report)}[/]" if report.left else _outcome(report)
+    console.print(f"[bold]{_plainly(report.mapping)}[/]: {outcome}, {report.documents_per_second:,.0f}/s")
     console.print(", ".join(f"{name} {getattr(report, name):,}" for name in _COUNTS))
     for warning in report.warnings:
-        console.print(f"[bold yellow]{warning}[/]")
+        console.print(f"[bold yellow]{_plainly(warning)}[/]")
     if not report.examples:
         return
     examples = Table("kind", "key", "Redis as of", "MongoDB", "fields", "not repaired because")
     for kind, found in report.examples.items():
         for example in found:
-            examples.add_row(
-                kind, example.key, example.redis, example.mongodb or "-", ", ".join(example.fields), example.reason
-            )
+            cells = (example.key, example.redis, example.mongodb or "-", ", ".join(example.fields), example.reason)
+            examples.add_row(kind, *map(_plainly, cells))
     console.print(examples)
 
 
-def history_table(prefix: str, reports: Sequence[AuditReport]) -> None:
-    """Print a line for each report on stdout."""
-    table = Table("started", "seconds", *_HISTORY, "because of", title=prefix)
+def report_lines(reports: Sequence[AuditReport]) -> Iterator[str]:
+    """A line for each report."""
     for report in reports:
-        counts = (f"{getattr(report, name):,}" for name in _HISTORY)
-        table.add_row(f"{report.started_at:%Y-%m-%d %H:%M:%S}", f"{report.seconds:.1f}", *counts, report.because)
-    Console().print(table)
+        counts = ", ".join(f"{name} {getattr(report, name):,}" for name in _COUNTS if getattr(report, name))
+        said = (
+            f"{report.mapping}  {report.started_at:%Y-%m-%d %H:%M:%S}  {report.because}: {_outcome(report)}; {counts}"
+        )
+        yield _printable(said.removesuffix("; "))
+
+
+def _outcome(report: AuditReport) -> str:
+    state = f"{report.left:,} keys differ" if report.left else "no drift left"
+    return f"{state}; {report.compared:,} compared in {report.seconds:.1f} s"
+
+
+def _plainly(text: str) -> str:
+    """What others wrote, as markup that shows just that."""
+    return escape(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """What others wrote, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
