@@ -7,12 +7,16 @@ import anyio
 import pytest
 import pytest_asyncio
 
+from gears.audit_store import AuditStore
 from gears.backlog import last_entry
 from gears.engines import Engine, open_engine
+from gears.mongo import open_client
 from gears.reconciling import ReconcilerState, read_reconciler
+from gears.redis import connect
 from tests.engines import ALL_KINDS, KindStack
 from tests.stack import Stack, eventually
-from worker.recheck import MOST_EVENTS, MOST_NOTED, SETTLE, Noted, Overloaded
+from worker.recheck import MOST_EVENTS, MOST_NOTED, SETTLE, Noted, Overloaded, Recheck
+from worker.reporter import ReconcilerReporter
 
 FLAGS = "notify-keyspace-events"
 
@@ -125,6 +129,26 @@ async def test_what_comes_back_is_not_deleted(listening: KindStack, new_id: str)
     await rechecked(listening)
     assert await holds(listening, new_id, {"n": 1})
     assert await listening.get(new_id) == {"n": 1}
+
+
+async def test_what_happened_to_a_key_since_its_delete_spares_it(listening: KindStack, new_id: str) -> None:
+    """It was written again and then expired, for instance: absent all the same."""
+    client = open_client(listening.mongo_uri, timeout=5)
+    mapping = listening.settings.mappings[0]
+    async with connect(listening.redis_url, timeout=5) as redis:
+        engine = await open_engine(redis, mapping)
+        reporter = ReconcilerReporter(redis, mapping, "the test")
+        recheck = Recheck(redis, AuditStore(client, mapping), engine, reporter, pytest.fail, patience=5, timeout=5)
+        await recheck.heard(float("inf"))
+        recheck.event(f"todos:{new_id}-1".encode(), "expired")
+        assert await recheck._delete([f"todos:{new_id}-{n}".encode() for n in range(2)]) == 1
+    client.close()
+    assert await eventually(lambda: tombstone(listening, new_id)) == f"todos:{new_id}-0"
+
+
+async def tombstone(stack: Stack, document_id: str) -> str | None:
+    found = await stack.mongo_client.test.sync_tombstones.find_one({"_id": {"$regex": document_id}})
+    return None if found is None else str(found["_id"])
 
 
 async def test_what_was_captured_is_left_alone(listening: KindStack, new_id: str) -> None:

@@ -56,7 +56,11 @@ def _plain(console: Console, verb: str) -> Advance:
         said = monotonic()
         left = (said - started) * (total - done) / done
         rate = done / (said - started)
-        console.print(f"{verb} {prefix}: {done:,} of about {total:,}, {rate:,.0f}/s, {left:.0f} s left", soft_wrap=True, markup=False)
+        console.print(
+            f"{verb} {prefix}: {done:,} of about {total:,}, {rate:,.0f}/s, {left:.0f} s left",
+            soft_wrap=True,
+            markup=False,
+        )
 
     return advance
 
