@@ -19,17 +19,18 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import DeleteOne, ReadPreference, ReplaceOne, UpdateOne
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
 from gears.document import version_of
-from gears.errors import ConfigError, DuplicateIds, without_secrets
+from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.rewinds import RewindReport, Rewinds
 from gears.stream import EntryId
+from gears.unique import DUPLICATE_KEY, ensure_unique
 
 MongoError = PyMongoError
 """What every call here raises when MongoDB can't be reached or doesn't do what it was asked."""
@@ -46,8 +47,6 @@ DEAD_LETTER_MAX_BYTES = 1024 * 1024
 
 DEAD_LETTER_MAX_KEY = 8 * 1024
 """How much of the key of a refused document it keeps."""
-
-_DUPLICATE_KEY = 11000
 
 PAGE_BYTES = 16 * 1024 * 1024
 """How many bytes of documents, the last one not counted, are on a page at the most."""
@@ -167,20 +166,8 @@ class Store:
         await self._tombstones.create_index("at", expireAfterSeconds=TOMBSTONE_DAYS * 86_400)
 
     async def ensure_unique(self) -> None:
-        """Ensure the unique index on the id; of a document stored twice while it was missing, the newest state stays.
-
-        Raises:
-            DuplicateIds: documents that others stored share an id, so that the index can't be built.
-            MongoError: anything else.
-        """
-        try:
-            await self._documents.create_index(self.mapping.id_field, unique=True)
-        except (DuplicateKeyError, OperationFailure) as error:
-            if error.code != _DUPLICATE_KEY:
-                raise
-            if not await self._delete_older_states():
-                raise DuplicateIds(await self._describe_duplicates()) from error
-            await self.ensure_unique()
+        """Ensure the unique index on the id; see `gears.unique.ensure_unique`."""
+        await ensure_unique(self._documents, self.mapping)
 
     async def find(self, document_id: str) -> Document | None:
         """The stored document with this id, `_id` and `_sync` included; None also if it was deleted since."""
@@ -373,12 +360,12 @@ class Store:
         failed: list[Document] = details.get("writeErrors", [])
         if details.get("writeConcernErrors") or any(failure["code"] in _TRANSIENT for failure in failed):
             raise error
-        duplicates = {changes[f["index"]].document_id for f in failed if f["code"] == _DUPLICATE_KEY}
+        duplicates = {changes[f["index"]].document_id for f in failed if f["code"] == DUPLICATE_KEY}
         held = await self.versions(duplicates) if duplicates else {}
         refused = {}
         for failure in failed:
             change = changes[failure["index"]]
-            if failure["code"] == _DUPLICATE_KEY:
+            if failure["code"] == DUPLICATE_KEY:
                 if held.get(change.document_id, -1) >= change.version:
                     continue
                 if self._is_id_index(failure):
@@ -441,40 +428,6 @@ class Store:
         }
         letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
         return UpdateOne({"_id": letter_id}, {"$setOnInsert": content}, upsert=True)
-
-    async def _delete_older_states(self) -> bool:
-        """Delete all but the newest of documents that share an id and are all ours; returns whether there were any."""
-        pipeline: list[Document] = [
-            {"$group": {"_id": f"${self.mapping.id_field}", "states": {"$push": {"_id": "$_id", "_sync": "$_sync"}}}},
-            {"$match": {"states.1": {"$exists": True}}},
-            {"$limit": _RESTORE_BATCH},
-        ]
-        groups = await self._documents.aggregate(pipeline, allowDiskUse=True).to_list(_RESTORE_BATCH)
-        older = [
-            DeleteOne({"_id": state["_id"], "_sync.v": Int64(version_of(state))})
-            for group in groups
-            if all(map(version_of, group["states"]))
-            for state in sorted(group["states"], key=version_of)[:-1]
-        ]
-        if older:
-            await self._documents.bulk_write(older, ordered=False)
-        return bool(older)
-
-    async def _describe_duplicates(self) -> str:
-        id_field, shown = self.mapping.id_field, 5
-        pipeline: list[Document] = [
-            {"$group": {"_id": f"${id_field}", "n": {"$sum": 1}}},
-            {"$match": {"n": {"$gt": 1}}},
-            {"$sort": {"_id": 1}},
-            {"$limit": shown + 1},
-        ]
-        found = await self._documents.aggregate(pipeline, allowDiskUse=True).to_list(shown + 1)
-        examples = ", ".join(f"{group['_id']!r} ({group['n']} documents)" for group in found[:shown])
-        more = ", and more" if len(found) > shown else ""
-        return (
-            f"documents of {self.mapping.namespace} share a value of {id_field!r}, which must be unique: "
-            f"{examples}{more}; delete or rename all but one of each"
-        )
 
 
 def letter_key(key: bytes) -> str:

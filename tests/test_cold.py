@@ -52,6 +52,21 @@ async def test_they_are_deleted_in_mongodb_over_the_sync_stream(own_stack: Stack
     assert sorted([tombstone["_id"] async for tombstone in buried]) == [f"todos:{n}" for n in range(5)]
 
 
+@pytest.mark.parametrize(("asked", "left"), [({}, 15), (DELETE, 10)], ids=["by default", "deleting"])
+async def test_sweeps_keep_them_unless_asked_to_delete(
+    asked: dict[str, str], left: int, own_stack: Stack, half_cold: Engine
+) -> None:
+    reconciler = own_stack.only_reconciling().armed(**asked)
+    await reconciler.start()
+    try:
+        report = await eventually(lambda: own_stack.mongo_client.test.sync_audits.find_one({"mapping": "todos"}))
+    finally:
+        await reconciler.stop()
+    assert (report["because"], report["cold"], report["deleted"]) == ("start", 5, 15 - left)
+    await own_stack.drained()
+    assert await own_stack.todos.count_documents({}) == left
+
+
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 async def test_not_where_redis_may_evict(own_stack: Stack, half_cold: Engine, policy: str) -> None:
     await half_cold.redis.config_set("maxmemory-policy", policy)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -257,11 +258,19 @@ async def test_a_committer_frozen_between_two_steps_undoes_nothing_when_it_thaws
             await writers.ask("DELETE", "new")
             await writers.ask("PUT", "deleted", {"n": 2})
             await writers.ask("PUT", "refused", {"n": 2})
+            thawed = datetime.now(UTC)
             late.thaw()
             await said(late, "committing stopped")
             expected = {"kept": 0, "changed": 2, "deleted": 2, "new": None, "refused": 2}
             await eventually(lambda: writers.no_longer_stored("new"))
             await writers.both_sides_hold(expected)
+            await eventually(lambda: swept_up(running, thawed))
+
+
+async def swept_up(stack: Stack, since: datetime) -> bool:
+    """Whether a sweep followed that finds what such a committer brought to MongoDB at last."""
+    asked = {"mapping": "notes", "because": "a committer lost its lease at work", "started_at": {"$gt": since}}
+    return bool(await stack.mongo_client.test.sync_audits.count_documents(asked))
 
 
 async def test_writes_missed_by_a_worker_killed_after_it_installed_the_recipe_are_found(

@@ -132,7 +132,7 @@ async def test_a_late_insert_is_removed_after_a_takeover(own_stack: Stack) -> No
         await resurrect(own_stack)
         await committers[0].kill()
         await deleted_again(own_stack)
-        assert await eventually(lambda: swept_because(own_stack, "commits were held up, or another committer"))
+        assert await eventually(lambda: swept_because(own_stack, "commits were held up, Redis was"))
     finally:
         for process in (*committers, reconciler):
             if process.running:

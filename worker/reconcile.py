@@ -116,10 +116,8 @@ class Reconciler:
             if requested is not None:
                 return str(requested.decode(errors="replace"))
             now = await self._committing()
-            if now.run != before.run:
-                return "Redis was restarted"
             if (now.owner, now.since) != (before.owner, before.since):
-                return "commits were held up, or another committer took over"
+                return "commits were held up, Redis was restarted, or another committer took over"
             await anyio.sleep(_POLL)
         return "schedule"
 
