@@ -9,7 +9,8 @@ import bson
 from pymongo.errors import OperationFailure
 
 from gears.audit_report import AuditReport
-from gears.mongo import DEAD_LETTER_MAX_BYTES, Document, Store, letter_key, within
+from gears.dead_letters import MAX_BYTES, letter_key
+from gears.mongo import Document, Store, within
 
 KEPT_AUDITS = 100
 """How many reports of audits are kept for each mapping."""
@@ -95,7 +96,7 @@ class AuditStore(Store):
         for some in _batched(keys, _LOOK_UP):
             async for letter in self._dead_letters.find({"key": {"$in": some}, "mapping": self.mapping.prefix}):
                 key = keys[letter["key"]]
-                if letter["document"] == states[key][:DEAD_LETTER_MAX_BYTES] and letter["bytes"] == len(states[key]):
+                if letter["document"] == states[key][:MAX_BYTES] and letter["bytes"] == len(states[key]):
                     reasons[key] = str(letter["reason"])
         return reasons
 

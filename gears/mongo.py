@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import anyio
 import bson
 import pymongo
-from bson import Binary, Int64
+from bson import Int64
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
@@ -24,6 +23,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
+from gears.dead_letters import DeadLetter, keep
 from gears.document import version_of
 from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
@@ -41,12 +41,6 @@ ACKNOWLEDGED = WriteConcern("majority", j=True)
 
 TOMBSTONE_DAYS = 30
 """How long deletes are remembered; Redis restored from an older snapshot than that may bring them back."""
-
-DEAD_LETTER_MAX_BYTES = 1024 * 1024
-"""How much of a refused document a dead letter keeps."""
-
-DEAD_LETTER_MAX_KEY = 8 * 1024
-"""How much of the key of a refused document it keeps."""
 
 PAGE_BYTES = 16 * 1024 * 1024
 """How many bytes of documents, the last one not counted, are on a page at the most."""
@@ -96,16 +90,6 @@ class Checkpoint:
 
     committed: EntryId
     newest: EntryId
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A state of a key that was refused."""
-
-    key: bytes
-    version: int
-    reason: str
-    document: bytes
 
 
 def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
@@ -292,8 +276,8 @@ class Store:
 
     async def keep_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep refused states; the same state again changes nothing."""
-        now = datetime.now(UTC)
-        await self._dead_letters.bulk_write([self._dead_letter(letter, now) for letter in letters], ordered=False)
+        operations = [keep(letter, self.mapping, datetime.now(UTC)) for letter in letters]
+        await self._dead_letters.bulk_write(operations, ordered=False)
 
     async def count_above(self, version: int) -> tuple[int, int]:
         """How many documents, and how many tombstones, have a higher version than this."""
@@ -415,24 +399,3 @@ class Store:
     def _tombstone(self, change: Remove, now: datetime) -> Any:
         update = {"$max": {"v": Int64(change.version)}, "$set": {"mapping": self.mapping.prefix, "at": now}}
         return UpdateOne({"_id": self.mapping.key(change.document_id)}, update, upsert=True)
-
-    def _dead_letter(self, letter: DeadLetter, now: datetime) -> Any:
-        content = {
-            "mapping": self.mapping.prefix,
-            "key": letter_key(letter.key),
-            "version": Int64(letter.version),
-            "reason": letter.reason,
-            "document": Binary(letter.document[:DEAD_LETTER_MAX_BYTES]),
-            "bytes": len(letter.document),
-            "at": now,
-        }
-        letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
-        return UpdateOne({"_id": letter_id}, {"$setOnInsert": content}, upsert=True)
-
-
-def letter_key(key: bytes) -> str:
-    """How a dead letter names a key."""
-    if len(key) <= DEAD_LETTER_MAX_KEY:
-        return key.decode(errors="backslashreplace")
-    shown = key[:DEAD_LETTER_MAX_KEY].decode(errors="backslashreplace")
-    return f"{shown}... ({len(key)} bytes, sha256 {sha256(key).hexdigest()})"

@@ -9,11 +9,12 @@ from contextlib import suppress
 
 import structlog
 
+from gears.dead_letters import DeadLetter
 from gears.document import decode, to_text, version_of
 from gears.engines import Engine
 from gears.errors import RedisRefused, Refused
 from gears.failpoint import reached
-from gears.mongo import DeadLetter, Store
+from gears.mongo import Store
 from gears.redis import Redis
 from gears.refusals import record_refusals
 from gears.stream import EntryId, Names
