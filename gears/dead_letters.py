@@ -1,0 +1,57 @@
+"""Dead letters: the states of keys that MongoDB refused, as they are kept there."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+
+from bson import Binary, Int64
+from pymongo import UpdateOne
+
+from gears.mapping import Mapping
+from gears.stream import EntryId
+
+MAX_BYTES = 1024 * 1024
+"""How much of a refused document a dead letter keeps."""
+
+MAX_KEY = 8 * 1024
+"""How much of the key of a refused document it keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A state of a key that was refused.
+
+    Args:
+        key: the Redis key.
+        version: the version of its newest entry.
+        reason: what is wrong.
+        document: JSON text of the refused document; empty when it is lost.
+    """
+
+    key: bytes
+    version: int
+    reason: str
+    document: bytes
+
+
+def keep(letter: DeadLetter, mapping: Mapping, now: datetime) -> UpdateOne:
+    """What keeps it; the same state again changes nothing."""
+    content = {
+        "mapping": mapping.prefix,
+        "key": letter_key(letter.key),
+        "version": Int64(letter.version),
+        "reason": letter.reason,
+        "document": Binary(letter.document[:MAX_BYTES]),
+        "bytes": len(letter.document),
+        "at": now,
+    }
+    letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
+    return UpdateOne({"_id": letter_id}, {"$setOnInsert": content}, upsert=True)
+
+
+def letter_key(key: bytes) -> str:
+    """How a dead letter names a key."""
+    if len(key) <= MAX_KEY:
+        return key.decode(errors="backslashreplace")
+    shown = key[:MAX_KEY].decode(errors="backslashreplace")
+    return f"{shown}... ({len(key)} bytes, sha256 {sha256(key).hexdigest()})"
