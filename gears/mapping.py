@@ -9,6 +9,8 @@ from gears.errors import ConfigError, Refused
 ID_MAX_BYTES = 1024
 
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+"""Nothing that means more than itself in the patterns of Redis's SCAN, PSUBSCRIBE and ACL rules."""
+
 _SYNTAX = re.compile(r"(?P<prefix>[^=]+)=(?P<db>[^.:]+)\.(?P<collection>[^:]+):(?P<id>[^:]+)(?::(?P<model>[\w.]+))?")
 _OWN_PATHS = frozenset({"healthz", "readyz", "metrics", "sync", "openapi.json", "docs"})
 

@@ -135,16 +135,6 @@ async def test_a_refused_document_is_reported_with_the_reason_and_not_retried(ow
         assert await last_entry(own_stack.redis_client, engine.names) == before, "it was tried again"
 
 
-async def test_keys_of_a_prefix_with_glob_characters_are_taken_literally(own_stack: Stack) -> None:
-    mappings = "a-b.c=test.todos:id,axb.c=test.notes:id"
-    own_stack.env["MAPPINGS"] = mappings
-    await own_stack.start(own_stack.redis, own_stack.mongo)
-    await own_stack.set("1", {}, prefix="a-b.c")
-    code, reports, _ = await audit(own_stack)
-    assert code == 1
-    assert [report["missing"] for report in reports] == [1, 0]
-
-
 async def test_a_person_gets_a_table_with_examples(own_stack: Stack) -> None:
     await own_stack.start(own_stack.redis, own_stack.mongo)
     for document_id in ("a", "[/b]", "\x1b[2Jc"):

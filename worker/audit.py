@@ -143,7 +143,7 @@ class Audit:
 
     async def _keys(self) -> AsyncIterator[list[bytes]]:
         """Batches of the mapping's keys."""
-        pattern, cursor = _escape(self._mapping.prefix) + ":*", 0
+        pattern, cursor = f"{self._mapping.prefix}:*", 0
         while True:
             reply: Any = await self._redis.scan(cursor, match=pattern, count=_SCAN_COUNT)
             cursor, keys = reply
@@ -240,8 +240,3 @@ class Audit:
         self._done = min(self._done + documents, self._total)
         self._on_progress(self._mapping.prefix, self._done, self._total)
         await self._pace.spend(documents)
-
-
-def _escape(prefix: str) -> str:
-    """The prefix for MATCH, taken literally."""
-    return "".join(f"\\{character}" if character in "*?[]^-\\" else character for character in prefix)
