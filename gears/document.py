@@ -124,7 +124,7 @@ def version_of(stored: Dict[str, Any]) -> int:
     """The version of a stored document; 0 for one that was never committed by us."""
     sync = stored.get("_sync")
     version = sync.get("v") if isinstance(sync, Dict) else None
-    return int(version) if isinstance(version, int) else 0
+    return max(int(version), 0) if isinstance(version, int) else 0
 
 
 _Path = tuple[Any, str | int] | None

@@ -24,12 +24,12 @@ from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
 from gears.dead_letters import DeadLetter, keep
-from gears.document import version_of
+from gears.document import INT64_MAX, version_of
 from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.rewinds import RewindReport, Rewinds
-from gears.stream import EntryId
+from gears.stream import FARTHEST, EntryId, reaches
 from gears.unique import DUPLICATE_KEY, ensure_unique
 
 MongoError = PyMongoError
@@ -350,7 +350,7 @@ class Store:
         for failure in failed:
             change = changes[failure["index"]]
             if failure["code"] == DUPLICATE_KEY:
-                if held.get(change.document_id, -1) >= change.version:
+                if reaches(held.get(change.document_id, -1), change.version):
                     continue
                 if self._is_id_index(failure):
                     refused[change.document_id] = await self._why_taken(change.document_id, error)
@@ -382,9 +382,10 @@ class Store:
         return {"mapping": self.mapping.prefix, "v": {"$gt": Int64(version)}}
 
     def _older(self, change: Change) -> Document:
+        newer = {"$gte": Int64(change.version), "$lte": Int64(min(change.version + FARTHEST, INT64_MAX))}
         return {
             **self._with_id(change.document_id),
-            "_sync.v": {"$not": {"$gte": Int64(change.version), "$type": ["long", "int"]}},  # another type isn't ours
+            "_sync.v": {"$not": newer | {"$type": ["long", "int"]}},  # what is further, or of another type, isn't ours
         }
 
     def _with_id(self, document_id: str) -> Document:

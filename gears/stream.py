@@ -16,6 +16,14 @@ is carried into the milliseconds that pass meanwhile.
 
 _SEQ_MAX_BITS = 32
 
+FARTHEST = 1 << 58
+"""How far a version in MongoDB may be above the newest one given, to be taken for ours: 8.7 years of milliseconds.
+
+No clock is that wrong for long without being noticed, so somebody else wrote what is further. Were the stream moved
+above it, one such number could use up all ids that there are.
+"""
+
+
 GONE_TTL = 60
 """Seconds that the mark of a committed delete stays, far longer than any read-through takes."""
 
@@ -94,6 +102,11 @@ class EntryId(NamedTuple):
 
 
 ZERO = EntryId(0, 0)
+
+
+def reaches(held: int, version: int) -> bool:
+    """Whether what MongoDB holds is at or above a version, and ours."""
+    return version <= held <= version + FARTHEST
 
 
 @dataclass(frozen=True, slots=True)

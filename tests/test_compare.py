@@ -7,6 +7,7 @@ import pytest
 from bson import Int64
 
 from gears.mapping import parse_mappings
+from gears.stream import FARTHEST
 from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compare, is_equal
 from worker.prove import read_skipped
 
@@ -121,3 +122,15 @@ def test_a_document_too_deep_to_be_read_is_drift_not_an_error() -> None:
     deep = b'{"a":' * 300 + b"1" + b"}" * 300
     assert verdict(deep, stored()).kind is Kind.STALE
     assert verdict(deep, None).kind is Kind.MISSING
+
+
+def test_what_is_too_far_ahead_was_written_by_somebody_else() -> None:
+    for horizon in (Horizon(NEWEST), Horizon(0, clock=NEWEST)):
+        far = NEWEST + FARTHEST
+        for version, differs in ((far, Kind.AHEAD), (far + 1, Kind.STALE)):
+            legacy = version > far
+            assert compare(MAPPING, b'{"n":1}', stored(version, n=2), None, horizon) == Verdict(differs, ("n",), legacy)
+            assert compare(MAPPING, Other.ABSENT, stored(version), None, horizon) == Verdict(Kind.COLD, (), legacy)
+        assert compare(MAPPING, b'{"n":1}', stored(far + 1, n=1), None, horizon) == Verdict(Kind.EQUAL, (), True)
+        assert compare(MAPPING, b'{"n":1}', None, far, horizon).kind is Kind.AHEAD
+        assert compare(MAPPING, b'{"n":1}', None, far + 1, horizon).kind is Kind.MISSING

@@ -12,6 +12,7 @@ from gears.document import JsonObject, decode, parse_json, to_text, version_of
 from gears.errors import Refused
 from gears.mapping import Mapping
 from gears.mongo import Document
+from gears.stream import FARTHEST
 
 MAX_FIELDS = 5
 """How many differing fields a verdict names."""
@@ -57,7 +58,7 @@ class Verdict:
     Args:
         kind: None when neither side holds anything.
         fields: dotted names of fields that differ, at most `MAX_FIELDS`.
-        legacy: MongoDB's document carries no version: it was never committed by us.
+        legacy: MongoDB's document carries no version, or an impossible one: it was never committed by us.
     """
 
     kind: Kind | None
@@ -72,14 +73,20 @@ class Horizon:
     Args:
         newest: the newest; 0 for none.
         skipped: of those up to it, not the ones above the first and up to the second of a pair.
+        clock: the version that Redis's clock would give.
     """
 
     newest: int
     skipped: Sequence[tuple[int, int]] = ()
+    clock: int = 0
 
     def gave(self, version: int) -> bool:
         """Whether it may have given this version."""
         return version <= self.newest and not any(low < version <= high for low, high in self.skipped)
+
+    def believes(self, version: int) -> bool:
+        """Whether it may ever have given this version, be it that Redis has forgotten."""
+        return version <= max(self.newest, self.clock) + FARTHEST
 
 
 def compare(
@@ -95,6 +102,10 @@ def compare(
         horizon: which versions the sync stream had given when the other three were read.
     """
     version = version_of(stored) if stored is not None else 0
+    if not horizon.believes(version):
+        version = 0
+    if deleted_at is not None and not horizon.believes(deleted_at):
+        deleted_at = None
     legacy = stored is not None and version == 0
     if state is Other.ABSENT:
         if stored is None:

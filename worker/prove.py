@@ -121,15 +121,17 @@ class Prover:
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.xinfo_stream(self._names.stream)
             pipeline.get(self._names.skipped)
+            pipeline.time()
             pipeline.execute_command("JSON.MGET", *keys, "$")
             for key in keys:
                 pipeline.type(key)
-            info, skipped, texts, *types = await pipeline.execute(raise_on_error=False)
+            info, skipped, time, texts, *types = await pipeline.execute(raise_on_error=False)
         if isinstance(texts, Exception):
             raise texts
         states = {key: _state(text, kind) for key, text, kind in zip(keys, texts, types, strict=True)}
         newest = _last_entry(info)
-        return states, newest, Horizon(newest.version, read_skipped(skipped))
+        clock = EntryId(time[0] * 1000, 0)
+        return states, newest, Horizon(newest.version, read_skipped(skipped), clock.version)
 
 
 def read_skipped(text: bytes | None) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from gears.failpoint import reached
 from gears.mongo import Store
 from gears.redis import Redis
 from gears.refusals import record_refusals
-from gears.stream import EntryId, Names
+from gears.stream import EntryId, Names, reaches
 from worker.ahead import Ahead
 from worker.plan import Refusal, Verify
 
@@ -61,7 +61,7 @@ async def refuse(
         entry_id: refusal.reason
         for refusal in refusals
         for entry_id in refusal.entries.ids
-        if entry_id <= lost or entry_id.version > committed.get(refusal.entries.key, 0)
+        if entry_id <= lost or not reaches(committed.get(refusal.entries.key, 0), entry_id.version)
     }
     await record_refusals(redis, Names(engine.mapping.prefix), entries.items())
     reached("refusals recorded")
