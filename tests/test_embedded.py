@@ -148,8 +148,20 @@ async def test_the_commands_of_the_banner_work_when_pasted(running: Launcher) ->
     await eventually(both_are_in_mongo)
 
 
-async def _shell(command: str) -> str:
-    return (await anyio.run_process(["sh", "-c", command])).stdout.decode()
+async def test_the_banner_names_the_token_that_the_api_asks_for_and_shows_none(launcher: Launcher) -> None:
+    token = "0123456789abcdef"
+    launcher.env["WT_TOKENS"] = f"write:{token}"
+    await launcher.start()
+    [put] = [line for line in launcher.output.splitlines() if "curl" in line]
+    assert '"name":"some todo"' in await _shell(put, TOKEN=token)
+    assert '"status":401' in await _shell(put, TOKEN="")
+    assert "TOKEN must hold a token with the scope write" in launcher.output
+    assert token not in launcher.output
+    await launcher.stop()
+
+
+async def _shell(command: str, **env: str) -> str:
+    return (await anyio.run_process(["sh", "-c", command], env=os.environ | env)).stdout.decode()
 
 
 async def test_a_second_launcher_on_the_same_folder_refuses(running: Launcher, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gears.errors import ConfigError
 from gears.mapping import Mapping
 from gears.settings import Settings
 from service.embedded import servers
-from service.embedded.banner import banner
+from service.embedded.banner import AUTHORIZATION, banner
 from service.embedded.child import CannotStart, Child
 from service.embedded.console import complain, say
 from service.embedded.folder import locked
@@ -22,7 +22,7 @@ from service.embedded.probes import http_ready
 from service.embedded.process import problem_of
 from service.embedded.setup import Setup
 from service.embedded.supervisor import Supervisor
-from service.tokens import check_exposed
+from service.tokens import check_exposed, load_tokens
 
 STOP_ORDER = ("api", "worker", "redis", "mongo")
 _READY_WITHIN = 10.0
@@ -75,6 +75,7 @@ async def _run(setup: Setup, own: Callable[[Setup], Sequence[Child]]) -> None:
     settings = _settings()
     try:
         check_exposed(settings, setup.host)
+        tokens = load_tokens(settings) is not None
     except ConfigError as error:
         raise CannotStart(str(error)) from None
     wheels = servers.find_wheels()
@@ -83,7 +84,7 @@ async def _run(setup: Setup, own: Callable[[Setup], Sequence[Child]]) -> None:
         say(f"Starting Redis, MongoDB, the worker and the API, with the data in {setup.data} ...")
         children = (servers.redis(wheels, setup), servers.mongo(setup), *own(setup))
         supervisor = Supervisor(children, stop_order=STOP_ORDER, inherited=lock)
-        await supervisor.run(partial(_greet, setup, settings.mappings[0]))
+        await supervisor.run(partial(_greet, setup, settings.mappings[0], tokens=tokens))
 
 
 async def _cancel_on(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
@@ -100,16 +101,17 @@ def _stop_signals() -> list[signal.Signals]:
     return wanted
 
 
-async def _greet(setup: Setup, mapping: Mapping) -> None:
+async def _greet(setup: Setup, mapping: Mapping, *, tokens: bool) -> None:
     ready = http_ready(setup.reachable_host, setup.port, "/readyz")
     with anyio.move_on_after(_READY_WITHIN) as patience:
         while True:
             if await problem_of(ready) is None:
                 break
             await anyio.sleep(0.05)
-    say(banner(setup, mapping))
+    say(banner(setup, mapping, tokens=tokens))
     if patience.cancelled_caught:
-        complain(f"Writes are not possible yet: curl {setup.api_url}/readyz says why.")
+        authorized = f"{AUTHORIZATION}, with a token of the scope admin," if tokens else ""
+        complain(f"Writes are not possible yet: curl {setup.api_url}/readyz{authorized} says why.")
 
 
 def _absolute(folder: Path) -> Path:
