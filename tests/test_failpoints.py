@@ -18,11 +18,13 @@ import pytest_asyncio
 from bson import Int64
 
 from gears.backlog import last_entry
-from gears.engines import open_engine
+from gears.engines import Engine, open_engine
 from gears.stream import EntryId, Names
+from tests.engines import KindStack
 from tests.stack import Process, Stack, eventually
 from tests.test_audit import audit
 from tests.test_embedded import Launcher
+from tests.test_recheck import uncaptured
 from tests.test_rewind import lose_everything_since, recovered
 
 COMMITTING = (
@@ -41,14 +43,28 @@ COMMITTING = (
 REWINDING = ("stream moved on", "deletes given back", "documents given back")
 REPAIRING = ("backfills queued", "room made", "one of them rolled back")
 ANSWERING = ("written to Redis", "confirmed")
-OTHERS = {"fill put right", "recipe installed", "child started"}
+LISTENING = ("plain writes heard", "plain writes captured")
+OTHERS = {"fill put right", "recipe installed", "child started", "drift found", "absent keys deleted"}
 NAMES = Names("notes")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """A stack for all of these tests; it runs whenever one begins."""
-    stack = Stack(tmp_path_factory.mktemp("failpoints"), WT_LEASE_TTL="1", WT_MONGO_TIMEOUT="2", WT_COMMIT_TIMEOUT="20")
+    """A stack for most of these tests; it runs whenever one begins."""
+    async with a_stack(tmp_path_factory.mktemp("failpoints"), "redis-stack-7.4-gears2") as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_without_gears(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """The same, on the engine `function`."""
+    async with a_stack(tmp_path_factory.mktemp("function"), "redis-8.2-function") as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def a_stack(folder: Path, kind: str) -> AsyncIterator[Stack]:
+    stack = KindStack(folder, kind, WT_LEASE_TTL="1", WT_MONGO_TIMEOUT="2", WT_COMMIT_TIMEOUT="20")
     try:
         await stack.start()
         await stack.mongo_client.test.notes.create_index(
@@ -61,10 +77,24 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stac
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def running(shared: Stack) -> Stack:
-    for process in shared.processes[::-1]:
+    return await all_running(shared)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def without_gears(shared_without_gears: Stack) -> Stack:
+    return await all_running(shared_without_gears)
+
+
+async def all_running(stack: Stack) -> Stack:
+    for process in stack.processes[::-1]:
         if not process.running:
             await process.start()
-    return shared
+    return stack
+
+
+async def engine_of(stack: Stack, prefix: str = "notes") -> Engine:
+    mapping = next(mapping for mapping in stack.settings.mappings if mapping.prefix == prefix)
+    return await open_engine(stack.redis_client, mapping)
 
 
 def test_every_point_in_the_code_is_tested() -> None:
@@ -73,7 +103,7 @@ def test_every_point_in_the_code_is_tested() -> None:
         file.read_text() for folder in ("gears", "worker", "service") for file in (root / folder).rglob("*.py")
     )
     points = re.findall(r'\breached\("([^"]+)"\)', code)
-    assert sorted(points) == sorted([*COMMITTING, *REWINDING, *REPAIRING, *ANSWERING, *OTHERS])
+    assert sorted(points) == sorted([*COMMITTING, *REWINDING, *REPAIRING, *ANSWERING, *LISTENING, *OTHERS])
 
 
 async def dies(process: Process, point: str) -> None:
@@ -126,7 +156,9 @@ class Writers:
         tasks.start_soon(self.ask, "DELETE", "deleted")
         tasks.start_soon(self.ask, "PUT", "new", {"n": 1})
         tasks.start_soon(self.ask, "PUT", "refused", {"slug": self.name})
-        await self.stack.redis_client.execute_command("JSON.SET", f"notes:{self.name}-kept", "$", '{"_id":1}')
+        key = f"notes:{self.name}-kept"
+        await self.stack.redis_client.execute_command("JSON.SET", key, "$", '{"_id":1}')
+        await (await engine_of(self.stack)).observe([(key.encode(), "json.set")])  # as a worker that listened had
 
         async def captured() -> bool:
             return int(await self.stack.redis_client.xlen(NAMES.stream)) == 5
@@ -160,14 +192,25 @@ class Writers:
 async def test_a_committer_killed_between_two_steps_leaves_every_promise_kept(
     point: str, running: Stack, new_id: str
 ) -> None:
-    writers = Writers(running, new_id)
+    await committing_survives(point, running, new_id)
+
+
+@pytest.mark.parametrize("point", ["lease taken", "refusals recorded", "rolled back", "acknowledged"])
+async def test_a_committer_killed_where_the_engine_has_a_part_does_so_without_gears_too(
+    point: str, without_gears: Stack, new_id: str
+) -> None:
+    await committing_survives(point, without_gears, new_id)
+
+
+async def committing_survives(point: str, stack: Stack, name: str) -> None:
+    writers = Writers(stack, name)
     await writers.prepare()
-    await running.worker.stop()
+    await stack.worker.stop()
     async with anyio.create_task_group() as tasks:
         await writers.write(tasks)
-        async with armed(running.worker, f"kill {point}") as worker:
+        async with armed(stack.worker, f"kill {point}") as worker:
             await dies(worker, point)
-        await running.worker.start(wait=False)
+        await stack.worker.start(wait=False)
     await writers.check()
 
 
@@ -198,8 +241,7 @@ async def test_a_repair_interrupted_at_every_step_is_completed_in_the_right_dire
     committer = running.only_committing()
     await committer.start()
     try:
-        mapping = next(mapping for mapping in running.settings.mappings if mapping.prefix == "notes")
-        engine = await open_engine(running.redis_client, mapping)
+        engine = await engine_of(running)
         since = await last_entry(running.redis_client, NAMES)
         assert await engine.restore(f"{new_id}-missing", b'{"n":5}', since=since)
         assert await engine.restore(f"{new_id}-changed", b'{"n":5}', since=since)
@@ -218,26 +260,161 @@ async def test_a_repair_interrupted_at_every_step_is_completed_in_the_right_dire
 
 
 async def test_a_fill_that_was_being_put_right_is(running: Stack, new_id: str) -> None:
-    writers = Writers(running, new_id)
+    await putting_right_survives(running, new_id)
+
+
+async def test_a_fill_that_was_being_put_right_without_gears_is(without_gears: Stack, new_id: str) -> None:
+    await putting_right_survives(without_gears, new_id)
+
+
+async def putting_right_survives(stack: Stack, name: str) -> None:
+    writers = Writers(stack, name)
     await writers.prepare()
-    old = await running.mongo_client.test.notes.find_one({"id": f"{new_id}-changed"})
+    old = await stack.mongo_client.test.notes.find_one({"id": f"{name}-changed"})
     assert old is not None
     await writers.ask("PUT", "changed", {"n": 1})
-    await running.worker.stop()
-    key = f"notes:{new_id}-changed"
-    await running.redis_client.pexpire(key, 1)
+    await stack.worker.stop()
+    key = f"notes:{name}-changed"
+    await stack.redis_client.pexpire(key, 1)
 
     async def expired() -> bool:
-        return not await running.redis_client.exists(key)
+        return not await stack.redis_client.exists(key)
 
     await eventually(expired)
-    seconds, _ = await running.redis_client.time()
-    fill = ("TFCALL", "writethrough_notes.fill", 1, key, '{"n":0}', old["_sync"]["v"], seconds * 1000)
-    assert await running.redis_client.execute_command(*fill) == b'{"n":0}'
-    async with armed(running.worker, "kill fill put right") as worker:
+    seconds, _ = await stack.redis_client.time()
+    engine, read_at = await engine_of(stack), EntryId(seconds * 1000, 0)
+    filled = await engine.fill(f"{name}-changed", b'{"n":0}', version=old["_sync"]["v"], age_limit=read_at)
+    assert filled == b'{"n":0}'
+    async with armed(stack.worker, "kill fill put right") as worker:
         await dies(worker, "fill put right")
-    await running.worker.start(wait=False)
+    await stack.worker.start(wait=False)
     await writers.both_sides_hold({"changed": 1, "kept": 0})
+
+
+async def test_drift_found_by_a_reconciler_that_was_killed_then_is_repaired(running: Stack, new_id: str) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    await running.worker.stop()
+    engine, began = await engine_of(running), datetime.now(UTC)
+    async with armed(running.worker, "kill drift found") as worker:
+        await eventually(lambda: swept(running, "start", began))
+        for what in ("changed", "new"):
+            await uncaptured(engine, f"{new_id}-{what}", b'{"n":1}')
+        await dies(worker, "drift found")
+    assert await writers.no_longer_stored("new")
+    await running.worker.start()
+    await eventually(lambda: running.stored(f"{new_id}-new", "notes"))
+    await writers.both_sides_hold({"kept": 0, "changed": 1, "deleted": 0, "new": 1})
+
+
+async def test_a_delete_captured_by_a_reconciler_that_was_killed_then_is_done_once(running: Stack, new_id: str) -> None:
+    writers = Writers(running, new_id)
+    await writers.prepare()
+    await running.worker.stop()
+    engine, began = await engine_of(running), datetime.now(UTC)
+    committer = running.only_committing()
+    await committer.start()
+    try:
+        async with armed(running.only_reconciling(), "kill absent keys deleted") as reconciler:
+            await eventually(lambda: swept(running, "start", began))
+            committer.freeze()
+            await uncaptured(engine, f"{new_id}-deleted", None)
+            await dies(reconciler, "absent keys deleted")
+    finally:
+        await committer.kill()
+    assert await running.stored(f"{new_id}-deleted", "notes")
+    assert await running.redis_client.xlen(NAMES.stream) == 1
+    assert (await running.client.get(f"/notes/{new_id}-deleted")).status_code == 404
+    await done_once(running, {"kept": 0, "changed": 0, "deleted": None}, writers)
+
+
+async def done_once(stack: Stack, expected: dict[str, int | None], writers: Writers) -> None:
+    """Whatever is captured is committed by the next worker, and its sweep captures nothing again."""
+    captured, began = await entries_added(stack), datetime.now(UTC)
+    await stack.worker.start()
+    await eventually(lambda: swept(stack, "start", began))
+    await writers.both_sides_hold(expected)
+    assert await entries_added(stack) == captured
+
+
+async def entries_added(stack: Stack) -> int:
+    info = await stack.redis_client.xinfo_stream(NAMES.stream)
+    return int(info["entries-added"])
+
+
+async def test_a_deletion_of_cold_documents_that_was_killed_is_completed_by_the_next_audit(running: Stack) -> None:
+    await running.worker.stop()
+    committer = running.only_committing()
+    await committer.start()
+    try:
+        engine, ids = await engine_of(running, "todos"), [f"{n:02}" for n in range(60)]
+        for document_id in ids:
+            await running.set(document_id, {"n": 1})
+        await running.drained()
+        for document_id in ids[:30]:
+            await uncaptured(engine, document_id, None)
+        command = [sys.executable, "-m", "worker", "audit", "--repair", "--mapping", "todos"]
+        env = running.env | {"WT_COLD": "delete", "FAILPOINTS": "kill absent keys deleted"}
+        ended = await anyio.run_process(command, env=env, check=False)
+        assert (ended.returncode, ended.stderr.decode()) == (-signal.SIGKILL, "failpoint: absent keys deleted\n")
+        await running.drained()
+        assert await running.todos.distinct("id") == ids[20:]
+        code, [report], _ = await audit(running, "--repair", "--mapping", "todos", WT_COLD="delete")
+        assert (code, report["deleted"], report["warnings"]) == (0, 10, [])
+        assert await running.todos.distinct("id") == ids[30:]
+        buried = running.mongo_client.test.sync_tombstones.find({"mapping": "todos"})
+        assert sorted([tombstone["_id"] async for tombstone in buried]) == [f"todos:{i}" for i in ids[:30]]
+        answers = [(await running.client.get(f"/todos/{i}")).status_code for i in ids]
+        assert answers == [404] * 30 + [200] * 30
+    finally:
+        await committer.kill()
+
+
+@asynccontextmanager
+async def listening(stack: Stack, what: str) -> AsyncIterator[Process]:
+    """A worker, armed, that hears what plain clients write."""
+    began = datetime.now(UTC)
+
+    async def subscribed() -> bool:
+        [(_, subscribers)] = await stack.redis_client.pubsub_numsub(NAMES.own)
+        return bool(subscribers)
+
+    await stack.worker.stop()
+    async with armed(stack.worker, what) as worker:
+        await eventually(lambda: swept(stack, "start", began))
+        await eventually(subscribed)
+        yield worker
+
+
+async def test_what_a_worker_heard_and_was_killed_before_it_captured_it_is_found(
+    without_gears: Stack, new_id: str
+) -> None:
+    writers = Writers(without_gears, new_id)
+    await writers.prepare()
+    async with listening(without_gears, "kill plain writes heard") as worker:
+        for what in ("changed", "new"):
+            await without_gears.set(f"{new_id}-{what}", {"n": 1}, prefix="notes")
+        await dies(worker, "plain writes heard")
+    assert await writers.no_longer_stored("new")
+    await without_gears.worker.start()
+    await eventually(lambda: without_gears.stored(f"{new_id}-new", "notes"))
+    await writers.both_sides_hold({"kept": 0, "changed": 1, "deleted": 0, "new": 1})
+
+
+async def test_what_a_worker_captured_for_plain_clients_and_was_killed_then_is_committed_once(
+    without_gears: Stack, new_id: str
+) -> None:
+    writers = Writers(without_gears, new_id)
+    await writers.prepare()
+    async with listening(without_gears, "kill plain writes captured") as worker:
+        async with without_gears.redis_client.pipeline(transaction=True) as pipeline:
+            for what in ("changed", "new"):
+                pipeline.execute_command("JSON.SET", f"notes:{new_id}-{what}", "$", '{"n":1}')
+            pipeline.delete(f"notes:{new_id}-deleted")
+            await pipeline.execute()
+        await dies(worker, "plain writes captured")
+    assert (await without_gears.client.get(f"/notes/{new_id}-deleted")).status_code == 404
+    await done_once(without_gears, {"kept": 0, "changed": 1, "deleted": None, "new": 1}, writers)
 
 
 @pytest.mark.parametrize("point", ["tombstones written", "dead letters kept", "refusals recorded", "acknowledging"])
@@ -264,12 +441,12 @@ async def test_a_committer_frozen_between_two_steps_undoes_nothing_when_it_thaws
             expected = {"kept": 0, "changed": 2, "deleted": 2, "new": None, "refused": 2}
             await eventually(lambda: writers.no_longer_stored("new"))
             await writers.both_sides_hold(expected)
-            await eventually(lambda: swept_up(running, thawed))
+            await eventually(lambda: swept(running, "a committer lost its lease at work", thawed))
 
 
-async def swept_up(stack: Stack, since: datetime) -> bool:
-    """Whether a sweep followed that finds what such a committer brought to MongoDB at last."""
-    asked = {"mapping": "notes", "because": "a committer lost its lease at work", "started_at": {"$gt": since}}
+async def swept(stack: Stack, because: str, since: datetime) -> bool:
+    """Whether a sweep for this reason followed."""
+    asked = {"mapping": "notes", "because": because, "started_at": {"$gt": since}}
     return bool(await stack.mongo_client.test.sync_audits.count_documents(asked))
 
 

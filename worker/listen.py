@@ -12,6 +12,7 @@ import structlog
 
 from gears.engines import Engine
 from gears.errors import ConfigError
+from gears.failpoint import reached
 from gears.redis import AWAY, Redis, RedisError
 from gears.stream import EVENTS
 from worker.events import KeyspaceEvents
@@ -112,5 +113,7 @@ class Listener:
             self._log.info("listening to plain clients again")
             self._failed = ""
         if self._noted:
+            reached("plain writes heard")
             await self._engine.observe(self._noted.latest())
+            reached("plain writes captured")
             self._noted.clear()

@@ -18,12 +18,13 @@ from gears.audit_store import AuditStore
 from gears.backlog import last_entry
 from gears.engines import Engine
 from gears.errors import ConfigError
+from gears.failpoint import reached
 from gears.redis import Redis
 from gears.stream import EVENTS
 from worker.compare import DRIFT, Kind, looks_equal
 from worker.events import KeyspaceEvents
 from worker.groups import reasons
-from worker.prove import Prover, with_ids
+from worker.prove import Proof, Prover, with_ids
 from worker.repair import delete_absent, repair
 from worker.reporter import ReconcilerReporter
 from worker.states import readable
@@ -232,7 +233,7 @@ class Recheck:
         suspects = await self._suspects(list(changed))
         settled = await self._prover.settle(suspects)
         drift = [proof for proof in settled.proofs if proof.verdict.kind in DRIFT]
-        left = await repair(self._redis, self._store, self._engine, self._prover, drift) if drift else {}
+        left = await self._repair(drift) if drift else {}
         cold = [p.key for p in settled.proofs if p.verdict.kind is Kind.COLD and not p.verdict.legacy]
         deletes = await self._delete([key for key in cold if changed[key] in self._deletes])
         self._reporter.rechecked(len(changed), repaired=len(drift) - len(left), deletes=deletes)
@@ -241,6 +242,10 @@ class Recheck:
             self._log.warning(
                 "changes were not captured", example=repr(suspects[0])[1:], differed=len(drift), left=len(left)
             )
+
+    async def _repair(self, drift: Sequence[Proof]) -> Dict[bytes, str]:
+        reached("drift found")
+        return await repair(self._redis, self._store, self._engine, self._prover, drift)
 
     async def _suspects(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of these keys that look different."""

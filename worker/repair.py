@@ -83,6 +83,7 @@ async def delete_absent(engine: Engine, keys: Sequence[bytes]) -> int:
         async with anyio.create_task_group() as tasks:
             for key in keys[start : start + _AT_ONCE]:
                 tasks.start_soon(delete, engine.mapping.id_of(key))
+        reached("absent keys deleted")
     return deleted
 
 
