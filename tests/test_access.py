@@ -218,7 +218,7 @@ async def test_redis_lets_nobody_in_with_a_wrong_password(guarded: Guarded) -> N
 
 
 async def test_mongodb_lets_each_do_nothing_more(guarded: Guarded) -> None:
-    """As far as SecantusDB tells: it asks for the action in the database, not in the collection."""
+    """As far as SecantusDB tells, which asks for the action in the database; for more see `test_mongo_privileges`."""
     for role in (Role.SERVICE, Role.WORKER):
         client: AsyncMongoClient[Document] = AsyncMongoClient(
             guarded.mongo_as(f"{role.user}:{PASSWORDS[role]}"), timeoutMS=5000
