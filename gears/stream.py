@@ -161,7 +161,7 @@ class Names:
         self.gaps = f"{self.stream}:gaps"
         """List: the latest gaps in what was committed, `<entry id> <entry id>`; see `gears.gaps`."""
         self.skipped = f"{self.stream}:skipped"
-        """String: pairs of versions, while a repair goes on: from the first to the second the stream was moved on,
+        """String: pairs of entry ids, while a repair goes on: from the first to the second the stream was moved on,
         above what MongoDB turned out to hold, so that no write here ever got one in between."""
         self.rewind = f"{self.stream}:rewind"
         """String: `restore`, set by hand, where a rewind is reported and waits for somebody to decide."""

@@ -109,7 +109,7 @@ def test_every_pair_of_states_has_a_kind(
 def test_a_version_that_the_stream_skipped_is_ahead_unless_both_sides_are_equal(
     state: RedisState, document: dict[str, Any] | None, deleted_at: int | None, kind: Kind
 ) -> None:
-    horizon = Horizon(NEWEST, skipped=read_skipped(b"60 70 80 90 "))
+    horizon = Horizon(NEWEST, skipped=read_skipped(b"0-60 0-70 0-80 0-90 "))
     assert compare(MAPPING, state, document, deleted_at, horizon).kind is kind
 
 

@@ -136,7 +136,7 @@ class Prover:
 
 def read_skipped(text: bytes | None) -> list[tuple[int, int]]:
     """What is kept under `Names.skipped`."""
-    versions = [int(version) for version in (text or b"").split()]
+    versions = [EntryId.parse(entry_id).version for entry_id in (text or b"").split()]
     return list(zip(versions[::2], versions[1::2], strict=True))
 
 
