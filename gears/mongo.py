@@ -24,12 +24,12 @@ from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
 from gears.dead_letters import DeadLetter, keep
-from gears.document import INT64_MAX, version_of
+from gears.document import version_of
 from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.rewinds import RewindReport, Rewinds
-from gears.stream import FARTHEST, EntryId, reaches
+from gears.stream import EntryId, farthest, reaches
 from gears.unique import DUPLICATE_KEY, ensure_unique
 
 MongoError = PyMongoError
@@ -382,7 +382,7 @@ class Store:
         return {"mapping": self.mapping.prefix, "v": {"$gt": Int64(version)}}
 
     def _older(self, change: Change) -> Document:
-        newer = {"$gte": Int64(change.version), "$lte": Int64(min(change.version + FARTHEST, INT64_MAX))}
+        newer = {"$gte": Int64(change.version), "$lte": Int64(farthest(change.version))}
         return {
             **self._with_id(change.document_id),
             "_sync.v": {"$not": newer | {"$type": ["long", "int"]}},  # what is further, or of another type, isn't ours

@@ -16,14 +16,6 @@ is carried into the milliseconds that pass meanwhile.
 
 _SEQ_MAX_BITS = 32
 
-FARTHEST = 1 << 58
-"""How far a version in MongoDB may be above the newest one given, to be taken for ours: 8.7 years of milliseconds.
-
-No clock is that wrong for long without being noticed, so somebody else wrote what is further. Were the stream moved
-above it, one such number could use up all ids that there are.
-"""
-
-
 GONE_TTL = 60
 """Seconds that the mark of a committed delete stays, far longer than any read-through takes."""
 
@@ -104,9 +96,18 @@ class EntryId(NamedTuple):
 ZERO = EntryId(0, 0)
 
 
+def farthest(version: int) -> int:
+    """The highest version in MongoDB that is taken for ours when this one is the newest that we know of.
+
+    What is above was written by somebody else. The stream is moved on above what MongoDB holds; so that no number found
+    there can use up the ids, that takes half of those that are left at most: up to the year 2137 as of 2026.
+    """
+    return (version + (1 << 63)) // 2
+
+
 def reaches(held: int, version: int) -> bool:
     """Whether what MongoDB holds is at or above a version, and ours."""
-    return version <= held <= version + FARTHEST
+    return version <= held <= farthest(version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import pytest
 from bson import Int64
 
 from gears.mapping import parse_mappings
-from gears.stream import FARTHEST
+from gears.stream import farthest
 from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compare, is_equal
 from worker.prove import read_skipped
 
@@ -126,7 +126,7 @@ def test_a_document_too_deep_to_be_read_is_drift_not_an_error() -> None:
 
 def test_what_is_too_far_ahead_was_written_by_somebody_else() -> None:
     for horizon in (Horizon(NEWEST), Horizon(0, clock=NEWEST)):
-        far = NEWEST + FARTHEST
+        far = farthest(NEWEST)
         for version, differs in ((far, Kind.AHEAD), (far + 1, Kind.STALE)):
             legacy = version > far
             assert compare(MAPPING, b'{"n":1}', stored(version, n=2), None, horizon) == Verdict(differs, ("n",), legacy)

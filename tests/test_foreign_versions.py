@@ -7,16 +7,12 @@ import pytest
 from bson import Int64
 
 from gears.backlog import last_entry
-from gears.stream import EntryId, Names
+from gears.stream import EntryId, Names, farthest
 from tests.stack import Stack, eventually
 from tests.test_audit import audit, counts
 
-FOREIGN = {"the highest": 2**63 - 1, "nine years ahead": 0, "negative": -5}
+FOREIGN = {"the highest": 2**63 - 1, "a hundred and fifty years ahead": 2**63 - 2**61, "negative": -5}
 PATIENT = {"WT_MONGO_TIMEOUT": "30"}  # the machine may be busy
-
-
-def foreign(name: str) -> Int64:
-    return Int64(FOREIGN[name] or EntryId(int((time.time() + 9 * 366 * 86_400) * 1000), 7).version)
 
 
 async def stored_by_somebody(stack: Stack, document_id: str, version: Int64) -> None:
@@ -41,7 +37,7 @@ async def test_what_carries_an_impossible_version_is_nobodys_newer_state(own_sta
     worker = own_stack.only_committing()
     await own_stack.start(own_stack.redis, own_stack.mongo, worker, own_stack.api)
     try:
-        version, api = foreign(name), own_stack.client
+        version, api = Int64(FOREIGN[name]), own_stack.client
         await own_stack.todos.create_index("slug", unique=True, partialFilterExpression={"slug": {"$exists": True}})
         for document_id in ("differs", "equal", "written", "deleted", "refused"):
             await own_stack.set(document_id, {"n": 1})
@@ -74,7 +70,7 @@ async def test_a_rewind_does_not_follow_an_impossible_version(own_stack: Stack) 
     await own_stack.start()
     await own_stack.set("a", {"n": 1})
     await own_stack.drained()
-    await stored_by_somebody(own_stack, "b", foreign("the highest"))
+    await stored_by_somebody(own_stack, "b", Int64(FOREIGN["the highest"]))
     await own_stack.redis_client.flushall()
 
     async def given_back() -> bool:
@@ -93,10 +89,17 @@ async def test_an_impossible_tombstone_moves_no_stream(own_stack: Stack) -> None
         await own_stack.set("a", {"n": 1})
         await own_stack.drained()
         await own_stack.todos.delete_one({"id": "a"})
-        tombstone = {"_id": "todos:a", "mapping": "todos", "v": foreign("the highest")}
+        tombstone = {"_id": "todos:a", "mapping": "todos", "v": Int64(FOREIGN["the highest"])}
         await own_stack.mongo_client.test.sync_tombstones.insert_one(tombstone)
         _, [report], _ = await audit(own_stack, "--repair", "--mapping", "todos", **PATIENT)
         assert counts(report) == {"missing": 1}
         await stream_is_near_the_clock(own_stack)
     finally:
         await worker.kill()
+
+
+def test_no_number_of_such_versions_uses_up_the_ids() -> None:
+    newest = EntryId(int(time.time() * 1000), 0).version
+    for _ in range(40):
+        newest = EntryId.of_version(farthest(newest)).next.version
+    assert EntryId.parse(str(EntryId.of_version(newest + 1_000_000))).version == newest + 1_000_000

@@ -12,7 +12,7 @@ from gears.document import JsonObject, decode, parse_json, to_text, version_of
 from gears.errors import Refused
 from gears.mapping import Mapping
 from gears.mongo import Document
-from gears.stream import FARTHEST
+from gears.stream import farthest
 
 MAX_FIELDS = 5
 """How many differing fields a verdict names."""
@@ -86,7 +86,7 @@ class Horizon:
 
     def believes(self, version: int) -> bool:
         """Whether it may ever have given this version, be it that Redis has forgotten."""
-        return version <= max(self.newest, self.clock) + FARTHEST
+        return version <= farthest(max(self.newest, self.clock))
 
 
 def compare(
