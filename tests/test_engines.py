@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
 from gears.engines.detect import detect
-from gears.errors import BacklogFull, CaptureMissing, ForeignKey, PreconditionFailed, RedisRefused
+from gears.errors import BacklogFull, CaptureMissing, ForeignKey, LeaseLost, PreconditionFailed, RedisRefused
 from gears.mapping import Mapping
 from gears.redis import connect, server_run
 from gears.stream import GONE_TTL, EntryId, Names
@@ -218,8 +218,20 @@ async def test_a_plain_write_noticed_after_a_later_delete_changes_nothing(engine
         pytest.skip("this engine captures plain clients' writes as they are made")
     await engine.delete("1", Any_(), backlog_limit=LIMIT)
     before = await entries(engine)
-    await engine.observe([(b"todos:1", "json.set"), (b"todos:2", "json.set")])
+    await engine.redis.set(engine.names.lease, "ours")
+    await engine.observe([(b"todos:1", "json.set"), (b"todos:2", "json.set")], token="ours")
     assert (await entries(engine))[len(before) :] == [{"k": "todos:2", "e": "json.set"}]
+
+
+async def test_who_lost_the_lease_notices_nothing(engine: Engine) -> None:
+    if engine.captures_plain_clients:
+        pytest.skip("this engine captures plain clients' writes as they are made")
+    for held in (None, "theirs"):
+        if held is not None:
+            await engine.redis.set(engine.names.lease, held)
+        with pytest.raises(LeaseLost):
+            await engine.observe([(b"todos:1", "del")], token="ours")
+    assert await entries(engine) == []
 
 
 @pytest.mark.parametrize("lost", [b'{"lost":1}', None])

@@ -161,7 +161,9 @@ class Writers:
         await self.stack.redis_client.execute_command("JSON.SET", key, "$", '{"_id":1}')
         engine = await engine_of(self.stack)
         if not engine.captures_plain_clients:
-            await engine.observe([(key.encode(), "json.set")])  # as a worker had that listened until now
+            await self.stack.redis_client.set(NAMES.lease, "before")  # a worker's that listened until now
+            await engine.observe([(key.encode(), "json.set")], token="before")
+            await self.stack.redis_client.delete(NAMES.lease)
 
         async def captured() -> bool:
             return int(await self.stack.redis_client.xlen(NAMES.stream)) == 5
@@ -283,12 +285,7 @@ async def putting_right_survives(stack: Stack, name: str) -> None:
     await writers.ask("PUT", "changed", {"n": 1})
     await stack.worker.stop()
     key = f"notes:{name}-changed"
-    await stack.redis_client.pexpire(key, 1)
-
-    async def expired() -> bool:
-        return not await stack.redis_client.exists(key)
-
-    await eventually(expired)
+    await expire(stack, key)
     seconds, _ = await stack.redis_client.time()
     engine, read_at = await engine_of(stack), EntryId(seconds * 1000, 0)
     filled = await engine.fill(f"{name}-changed", b'{"n":0}', version=old["_sync"]["v"], age_limit=read_at)
@@ -407,6 +404,33 @@ async def test_what_a_worker_heard_and_was_killed_before_it_captured_it_is_found
     await without_gears.worker.start()
     await eventually(lambda: without_gears.stored(f"{new_id}-new", "notes"))
     await writers.both_sides_hold({"kept": 0, "changed": 1, "deleted": 0, "new": 1})
+
+
+async def test_what_a_worker_heard_before_it_was_frozen_is_not_taken_for_news_when_it_thaws(
+    without_gears: Stack, new_id: str
+) -> None:
+    writers, key = Writers(without_gears, new_id), f"notes:{new_id}-deleted"
+    await writers.prepare()
+    async with listening(without_gears, "freeze plain writes heard") as late:
+        await without_gears.redis_client.delete(key)
+        await said(late, "failpoint: plain writes heard\n")
+        await without_gears.worker.start()
+        await writers.ask("PUT", "deleted", {"n": 2})
+        await expire(without_gears, key)
+        thawed = datetime.now(UTC)
+        late.thaw()
+        await eventually(lambda: swept(without_gears, "a committer lost its lease at work", thawed))
+    assert await without_gears.stored(f"{new_id}-deleted", "notes") == {"id": f"{new_id}-deleted", "n": 2}
+    await writers.both_sides_hold({"kept": 0, "changed": 0})
+
+
+async def expire(stack: Stack, key: str) -> None:
+    await stack.redis_client.pexpire(key, 1)
+
+    async def expired() -> bool:
+        return not await stack.redis_client.exists(key)
+
+    await eventually(expired)
 
 
 async def test_what_a_worker_captured_for_plain_clients_and_was_killed_then_is_committed_once(

@@ -103,7 +103,7 @@ class Leader:
                     await request_sweep(self._redis, engine.names, "the recipe was installed")
                 tasks.start_soon(supervise, engine)
                 if not engine.captures_plain_clients:
-                    tasks.start_soon(Listener(self._redis, engine, timeout=self._settings.redis_timeout).run)
+                    tasks.start_soon(Listener(self._redis, engine, lease, timeout=self._settings.redis_timeout).run)
                 await self._prepare(reporter)
                 tasks.start_soon(self._keep_unique)
                 async with own_wire(self._redis) as wire:

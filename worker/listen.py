@@ -16,6 +16,7 @@ from gears.failpoint import reached
 from gears.redis import AWAY, Redis, RedisError
 from gears.stream import EVENTS
 from worker.events import KeyspaceEvents
+from worker.lease import Lease
 from worker.reconcile import request_sweep
 
 _WINDOW = 0.05
@@ -66,12 +67,14 @@ class Listener:
     Args:
         redis: client with replies as bytes.
         engine: the mapping's engine; its library must be loaded, now or soon.
+        lease: the committer's, under which this is done.
         timeout: seconds without an answer after which the connection is taken for dead.
     """
 
-    def __init__(self, redis: Redis, engine: Engine, *, timeout: float) -> None:
+    def __init__(self, redis: Redis, engine: Engine, lease: Lease, *, timeout: float) -> None:
         self._redis = redis
         self._engine = engine
+        self._lease = lease
         self._events = KeyspaceEvents(redis, engine.mapping.prefix, also=engine.names.own, timeout=timeout)
         self._noted = Noted()
         self._noted_since = 0.0
@@ -80,7 +83,11 @@ class Listener:
         self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
 
     async def run(self) -> None:
-        """Listen until cancelled, across lost connections."""
+        """Listen until cancelled, across lost connections.
+
+        Raises:
+            LeaseLost: another committer is at work.
+        """
         while True:
             try:
                 await self._events.enable()
@@ -114,6 +121,6 @@ class Listener:
             self._failed = ""
         if self._noted:
             reached("plain writes heard")
-            await self._engine.observe(self._noted.latest())
+            await self._engine.observe(self._noted.latest(), token=self._lease.token)
             reached("plain writes captured")
             self._noted.clear()

@@ -130,11 +130,15 @@ class Engine(ABC):
         Called after each acknowledge and every second. It never fails: whoever is not answered now is at the next call.
         """
 
-    async def observe(self, events: Sequence[tuple[bytes, str]]) -> None:
+    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str) -> None:
         """Capture what plain clients wrote, where `captures_plain_clients` is false.
 
         Args:
             events: keys, each with its latest keyspace event.
+            token: the committer's; nothing is done unless its lease holds.
+
+        Raises:
+            LeaseLost: it doesn't.
         """
         raise NotImplementedError(f"{self.name} captures by itself: {len(events)} events")
 

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from gears.engines.base import CaptureStatus
 from gears.engines.calls import CallEngine, recipe, version_of_recipe
-from gears.errors import CaptureMissing, RedisRefused
+from gears.errors import CaptureMissing, LeaseLost, RedisRefused
 from gears.redis import send_once
 from gears.stream import DELETE_EVENTS, GONE_TTL
 
@@ -59,10 +59,11 @@ class Function(CallEngine):
             raise
         return True
 
-    async def observe(self, events: Sequence[tuple[bytes, str]]) -> None:
-        """Capture what plain clients wrote: keys, each with its latest event."""
+    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str) -> None:
         args = [part for event in events for part in event]
-        await self.redis.execute_command("FCALL", f"{self.library}_observe", 0, *args)
+        function, lease = f"{self.library}_observe", self.names.lease
+        if await self.redis.execute_command("FCALL", function, 1, lease, token, *args) == b"lease lost":
+            raise LeaseLost("another committer took over")
 
     async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
         name = f"{self.library}_{function}"

@@ -149,8 +149,10 @@ local function restore(key, document, since)
 end
 
 -- Adds an entry for each key that a plain client wrote; pairs of key and its latest event. A write that is learned of
--- after a delete that came later has none to add: the delete's entry tells of the key's state.
-local function observe(...)
+-- after a delete that came later has none to add: the delete's entry tells of the key's state. Only the committer may
+-- do this, since what anybody else tells may be long past.
+local function observe(lease, token, ...)
+    if redis.call('GET', lease) ~= token then return 'lease lost' end
     local events = {...}
     for i = 1, #events, 2 do
         local key, event = events[i], events[i + 1]
