@@ -104,6 +104,27 @@ async def test_a_worker_that_was_away_catches_up(own_stack: Stack) -> None:
     assert len(in_mongo) == 100
 
 
+async def test_batches_read_ahead_while_clients_write_and_delete(own_stack: Stack) -> None:
+    """A key is in the batch that MongoDB writes, in the one read meanwhile, and changes further."""
+    await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
+    await own_stack.worker.stop()
+    for n in range(400):
+        key = str(n * 7 % 10)
+        await (own_stack.redis_client.delete(f"todos:{key}") if n % 3 == 0 else own_stack.set(key, {"n": n}))
+    await own_stack.set("refused", {"n": 2**63})
+    written, scope = [0], anyio.CancelScope()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write_until, own_stack, scope, written)
+        await own_stack.worker.start(WT_BATCH_SIZE="3")
+        await eventually(lambda: _reached(written, 500), within=20)
+        scope.cancel()
+    await own_stack.drained(within=30)
+    in_redis, in_mongo = await both_sides(own_stack)
+    assert in_mongo == in_redis
+    assert in_mongo
+    assert await own_stack.mongo_client.test.sync_dead_letters.count_documents({"key": "todos:refused"}) == 1
+
+
 @pytest.mark.parametrize("victim", ["worker", "mongo", "redis"])
 async def test_both_sides_agree_after_a_kill_under_load(victim: str, own_stack: Stack) -> None:
     await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
@@ -187,7 +208,7 @@ async def test_a_state_has_the_version_of_the_newest_write_that_it_may_hold(own_
         await own_stack.set(key, {"n": n})
     async with connect(own_stack.redis_url, timeout=5) as redis, own_wire(redis) as wire:
         newest = await last_entry(redis, Names("todos"))
-        batch = await Reader(wire, Names("todos")).read(ZERO, 1)
+        batch = await Reader(wire, Names("todos")).read(ZERO, 1, wait=True)
     assert batch.states == {b"todos:a": b'{"n":2}'}
     assert [key.version for key in batch.keys] == [newest.version]
 

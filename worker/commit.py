@@ -5,7 +5,7 @@ the list of what is left to do: a committer starts at its beginning, whatever it
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -20,7 +20,7 @@ from gears.errors import LeaseLost, Rewound
 from gears.failpoint import reached
 from gears.gaps import REMEMBERED_GAPS, Runs
 from gears.lane import Part, Wire
-from gears.mongo import Checkpoint, MongoError, Store
+from gears.mongo import Change, Checkpoint, MongoError, Store
 from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names
@@ -64,6 +64,14 @@ return 'done'
 SET comes after what takes no memory: then Redis lets it through also when it is out of memory, and would otherwise
 never get rid of the stream that fills it. Marks of deletes that aren't committed yet don't begin to expire.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A batch, and what to do about each of its keys."""
+
+    batch: Batch
+    decisions: Sequence[Decision]
 
 
 class Committer:
@@ -119,9 +127,9 @@ class Committer:
             RedisAway, OutcomeUnknown, RedisError: Redis is away; start again under a new lease.
         """
         await self._recover()
-        position = ZERO
+        position, following = ZERO, None
         while True:
-            position = await self._commit_next(position)
+            position, following = await self._commit_next(position, following)
 
     async def _recover(self) -> None:
         """See where Redis and MongoDB stand, and give Redis back what it lost."""
@@ -144,32 +152,46 @@ class Committer:
             return Runs(run, self._watermark)
         return Runs(run or b"forgotten", self._rewind.checkpoint.committed)
 
-    async def _commit_next(self, position: EntryId) -> EntryId:
-        """Commit the entries that follow this one, as many as MongoDB manages in time; return the last of them."""
-        most = self._batch_size
+    async def _commit_next(self, position: EntryId, work: _Work | None) -> tuple[EntryId, _Work | None]:
+        """Commit what follows an entry, as much as MongoDB manages in time.
+
+        Args:
+            position: the entry.
+            work: what follows it, where that was read already.
+
+        Returns:
+            The last entry that was committed, and what follows that one where it was read already.
+        """
+        most, following = self._batch_size, None
         async for attempt in self._retrying():
             with attempt:
-                batch = await self._reader.read(position, most)
+                work = work or await self._read(position, most, wait=True)
+                batch, decisions, work = work.batch, work.decisions, None  # doing it again begins with reading
                 if not batch.entries:
                     break
-                if batch.watermark != self._watermark:
-                    raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
                 if attempt.retry_state.attempt_number > 1:
                     await self._store.prepare()  # doing it again relies on the unique index: it may have been dropped
                 try:
-                    await self._commit(batch)
+                    following = await self._commit(batch, decisions)
                 except PyMongoError as error:
                     if error.timeout:
                         most = max(1, len(batch.keys) // 2)
                     raise
                 position = batch.entries[-1].id
         self._reporter.committing()
-        return position
+        return position, following
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _read(self, position: EntryId, most: int, *, wait: bool) -> _Work:
+        watermark = self._watermark
+        batch = await self._reader.read(position, most, wait=wait)
+        if batch.entries and batch.watermark != watermark:
+            raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
+        return _Work(batch, [await self._decide(key, batch.states[key.key]) for key in batch.keys])
+
+    async def _commit(self, batch: Batch, decisions: Sequence[Decision]) -> _Work | None:
+        """Commit a batch; returns what follows, if that was there already and none of it depends on this batch."""
         entries, keys, states = batch.entries, batch.keys, batch.states
         reached("states read")
-        decisions = [await self._decide(key, states[key.key]) for key in keys]
         refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
         checks = [decision for decision in decisions if isinstance(decision, Verify)]
         changes = {
@@ -180,7 +202,7 @@ class Committer:
         last = entries[-1].id
         self._lease.check()
         checkpoint = Checkpoint(last, max(last, batch.newest))
-        refused = await self._store.commit([change for _, change in changes.values()], checkpoint)
+        refused, following = await self._write([change for _, change in changes.values()], checkpoint)
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
             seen = states[key.key]
@@ -196,6 +218,31 @@ class Committer:
         await self._engine.release()
         reached("released")
         self._reporter.committed(len(entries), len(refused_entries))
+        return None if checks or refusals else following  # those may have rolled Redis back since it was read
+
+    async def _write(self, changes: Sequence[Change], checkpoint: Checkpoint) -> tuple[dict[str, str], _Work | None]:
+        """Have MongoDB write, and meanwhile read what follows, if there is more already; refusals by document's id.
+
+        A batch that takes all there is leaves the next one to grow until this one is written.
+        """
+        if checkpoint.newest == checkpoint.committed:
+            return await self._store.commit(changes, checkpoint), None
+        following: list[_Work] = []
+        refused: dict[str, str] = {}
+        failures: list[MongoError] = []
+
+        async def read_on() -> None:
+            following.append(await self._read(checkpoint.committed, self._batch_size, wait=False))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_on)
+            try:
+                refused = await self._store.commit(changes, checkpoint)
+            except MongoError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return refused, following[0]
 
     async def _refuse(self, refusals: Sequence[Refusal], last: EntryId) -> dict[EntryId, str]:
         self._inherited = max(self._inherited, last)  # should this have to be done again

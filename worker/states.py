@@ -84,16 +84,18 @@ class Reader:
         self._wire = wire
         self._names = names
 
-    async def read(self, after: EntryId, most: int) -> Batch:
-        """The batch that follows an entry; when there is none, waits for it a moment. One round trip.
+    async def read(self, after: EntryId, most: int, *, wait: bool) -> Batch:
+        """The batch that follows an entry, in one round trip; it has no entries when there are none.
 
         Args:
             after: the entry.
             most: documents in the batch.
+            wait: whether to wait for entries a moment, when there are none.
         """
         stream, gone, start = self._names.stream, self._names.gone, len(self._names.prefix) + 2
-        _, (raw, found, newest, watermark) = await self._wire.send_all(
-            ("XREAD", "COUNT", 1, "BLOCK", _WAIT_MS, "STREAMS", stream, str(after)),
+        waiting = [("XREAD", "COUNT", 1, "BLOCK", _WAIT_MS, "STREAMS", stream, str(after))] if wait else []
+        *_, (raw, found, newest, watermark) = await self._wire.send_all(
+            *waiting,
             ("EVAL", _READ, 2, stream, self._names.watermark, str(after), most, READ_BYTES, _PAGES, gone, start),
         )
         entries = [
