@@ -3,6 +3,8 @@
 import time
 from itertools import count
 
+import httpx
+
 from tests.torture.history import Event, Outcome, Read, Side, Write
 
 
@@ -43,3 +45,13 @@ class Recorder:
     ) -> None:
         """Record a state that was seen just now."""
         self.events.append(Read(client, kind, key, value, side, start, self.now(), final))
+
+
+class Transport(httpx.AsyncHTTPTransport):
+    """Calls a connection that is closed as soon as it is made what it is; anyio 4 fails on it under uvloop."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await super().handle_async_request(request)
+        except AttributeError as error:
+            raise httpx.ConnectError("closed as soon as it was made") from error

@@ -11,7 +11,7 @@ import anyio
 import httpx
 from redis.exceptions import RedisError
 
-from tests.torture.clients import Recorder
+from tests.torture.clients import Recorder, Transport
 from tests.torture.faults import Faults
 from tests.torture.history import Side
 from tests.torture.schedule import KEYS
@@ -35,7 +35,7 @@ async def recover(system: System, faults: Faults) -> float:
     """
     began = time.monotonic()
     await faults.heal()
-    async with httpx.AsyncClient(timeout=5) as client:
+    async with httpx.AsyncClient(transport=Transport(), timeout=5) as client:
         await _nothing_wrong(lambda: _trouble(system, client))
     return time.monotonic() - began
 
@@ -50,7 +50,7 @@ async def compare(system: System, recorder: Recorder) -> dict[str, Any]:
         NotWell: an audit finds drift, again and again, or can't compare.
     """
     report: dict[str, Any] = {}
-    async with httpx.AsyncClient(base_url=next(iter(system.apis.values())), timeout=5) as client:
+    async with httpx.AsyncClient(transport=Transport(), base_url=next(iter(system.apis.values())), timeout=5) as client:
         for key in KEYS:
             await client.get(f"/{PREFIX}/{key}")
         await _nothing_wrong(lambda: _trouble(system, client))

@@ -8,7 +8,7 @@ import anyio
 import httpx
 from pymongo.errors import PyMongoError
 
-from tests.torture.clients import Recorder
+from tests.torture.clients import Recorder, Transport
 from tests.torture.history import Outcome, Side, Write
 from tests.torture.schedule import KEYS, Step
 from tests.torture.system import PREFIX, System
@@ -47,7 +47,10 @@ class HttpClient:
         self._system = system
         self._recorder = recorder
         urls = list(system.apis.values())
-        self._clients = [httpx.AsyncClient(base_url=url, timeout=_PATIENCE) for url in (urls[first], urls[1 - first])]
+        self._clients = [
+            httpx.AsyncClient(transport=Transport(), base_url=url, timeout=_PATIENCE)
+            for url in (urls[first], urls[1 - first])
+        ]
         self._pending: deque[Write] = deque(maxlen=_PENDING)
 
     async def run(self, steps: Iterator[Step], pause: float) -> None:

@@ -4,7 +4,7 @@ import anyio
 import httpx
 from pymongo.errors import PyMongoError
 
-from tests.torture.clients import Recorder
+from tests.torture.clients import Recorder, Transport
 from tests.torture.history import Side
 from tests.torture.schedule import KEYS
 from tests.torture.system import PREFIX, System
@@ -15,7 +15,7 @@ _PAUSES = (0.0, 0.05, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.3, 0.3, 0.3)
 
 async def look(system: System, recorder: Recorder) -> None:
     """Record what MongoDB holds and what the APIs answer, for some two seconds."""
-    async with httpx.AsyncClient(timeout=1) as client:
+    async with httpx.AsyncClient(transport=Transport(), timeout=1) as client:
         for n, pause in enumerate(_PAUSES):
             await anyio.sleep(pause)
             url = list(system.apis.values())[n % len(system.apis)]

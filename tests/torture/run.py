@@ -9,7 +9,7 @@ import anyio
 import httpx
 
 from tests.torture.check import Violation, check
-from tests.torture.clients import Recorder
+from tests.torture.clients import Recorder, Transport
 from tests.torture.faults import Faults
 from tests.torture.finish import NotWell, compare, recover
 from tests.torture.history import Outcome, Window, Write
@@ -155,7 +155,7 @@ class Readiness:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        async with httpx.AsyncClient(timeout=3) as client, anyio.create_task_group() as tasks:
+        async with httpx.AsyncClient(transport=Transport(), timeout=3) as client, anyio.create_task_group() as tasks:
             for url in self._system.apis.values():
                 tasks.start_soon(self._ask, client, url)
 
