@@ -5,7 +5,7 @@ Beside a mapping's own collection, its database holds five of ours: `sync_tombst
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import DeleteOne, ReadPreference, ReplaceOne, UpdateOne
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError, WriteError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -260,11 +260,20 @@ class Store:
         deleted = await self.deleted(found[id_field] for found in documents if version_of(found))
         return [found for found in documents if deleted.get(found[id_field], -1) < version_of(found)]
 
-    async def documents_above(self, version: int) -> AsyncIterator[list[Document]]:
-        """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time."""
-        cursor = self._documents.find(self._above(version))
+    async def documents_above(self, version: int, *, fence: int) -> AsyncIterator[list[Document]]:
+        """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time.
+
+        Their versions are raised to the fence before they are read: what was under way to MongoDB when Redis forgot it
+        doesn't replace them any more.
+        """
+        id_field = self.mapping.id_field
+        cursor = self._documents.find(self._above(version), {id_field: 1})
         while found := await cursor.to_list(_RESTORE_BATCH):
-            yield await self._alive(found)
+            these = {id_field: {"$in": [document[id_field] for document in found]}}
+            older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
+            with suppress(WriteError):  # somebody's validation of documents: those stay as they are
+                await self._documents.update_many(these | older, {"$set": {"_sync.v": Int64(fence)}})
+            yield await self._alive(await self._documents.find(these).to_list(None))
 
     async def deleted_above(self, version: int) -> AsyncIterator[list[str]]:
         """Ids deleted at a higher version than this and not stored again since, some at a time."""

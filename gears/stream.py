@@ -164,6 +164,9 @@ class Names:
         self.skipped = f"{self.stream}:skipped"
         """String: pairs of entry ids, while a repair goes on: from the first to the second the stream was moved on,
         above what MongoDB turned out to hold, so that no write here ever got one in between."""
+        self.forgotten = f"{self.stream}:forgotten"
+        """List: the latest restarts, `<entry id> <entry id>`: what MongoDB holds with a version above the first and up
+        to the second is of what Redis has forgotten, and arrived after Redis was given back the rest."""
         self.rewind = f"{self.stream}:rewind"
         """String: `restore`, set by hand, where a rewind is reported and waits for somebody to decide."""
         self.probe = f"{self.stream}:probe"

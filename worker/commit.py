@@ -21,7 +21,7 @@ from gears.failpoint import reached
 from gears.gaps import REMEMBERED_GAPS, Runs
 from gears.lane import Part, Wire
 from gears.mongo import Change, Checkpoint, MongoError, Store
-from gears.redis import Redis
+from gears.redis import Redis, server_run
 from gears.refusals import refusals_from
 from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names
 from gears.watermark import encode_commit
@@ -30,7 +30,7 @@ from worker.lease import Lease
 from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
-from worker.rewind import Rewind, find_rewind
+from worker.rewind import Rewind, find_rewind, forget
 from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024
@@ -142,9 +142,17 @@ class Committer:
                     self._reporter.restoring(f"Redis forgot what was committed after {self._watermark}")
                     restored = await self._rewind.restore(self._lease.check)
                     self._log.warning("gave Redis back what it had lost", keys=restored)
+                elif await self._was_restarted():
+                    checkpoint = await self._store.checkpoint()
+                    await forget(self._redis, self._names, checkpoint.newest if checkpoint else ZERO)
         self._runs = await self._last_run()
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)
+
+    async def _was_restarted(self) -> bool:
+        """Whether Redis was restarted since the last commit: it may have lost what was under way to MongoDB."""
+        run: Any = await self._redis.get(self._names.run)
+        return run is not None and run != await server_run(self._redis)
 
     async def _last_run(self) -> Runs:
         run: Any = await self._redis.get(self._names.run) or b""

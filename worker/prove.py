@@ -121,22 +121,23 @@ class Prover:
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.xinfo_stream(self._names.stream)
             pipeline.get(self._names.skipped)
+            pipeline.lrange(self._names.forgotten, 0, -1)
             pipeline.time()
             pipeline.execute_command("JSON.MGET", *keys, "$")
             for key in keys:
                 pipeline.type(key)
-            info, skipped, time, texts, *types = await pipeline.execute(raise_on_error=False)
+            info, skipped, forgotten, time, texts, *types = await pipeline.execute(raise_on_error=False)
         if isinstance(texts, Exception):
             raise texts
         states = {key: _state(text, kind) for key, text, kind in zip(keys, texts, types, strict=True)}
         newest = _last_entry(info)
         clock = EntryId(time[0] * 1000, 0)
-        return states, newest, Horizon(newest.version, read_skipped(skipped), clock.version)
+        return states, newest, Horizon(newest.version, read_skipped(skipped, *forgotten), clock.version)
 
 
-def read_skipped(text: bytes | None) -> list[tuple[int, int]]:
-    """What is kept under `Names.skipped`."""
-    versions = [EntryId.parse(entry_id).version for entry_id in (text or b"").split()]
+def read_skipped(skipped: bytes | None, *forgotten: bytes) -> list[tuple[int, int]]:
+    """What is kept under `Names.skipped` and `Names.forgotten`."""
+    versions = [EntryId.parse(entry_id).version for text in (skipped or b"", *forgotten) for entry_id in text.split()]
     return list(zip(versions[::2], versions[1::2], strict=True))
 
 

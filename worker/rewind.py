@@ -26,6 +26,11 @@ from gears.stream import FILL, REWIND, ZERO, Entry, EntryId, Names, decode_entry
 _PAGE = 1000
 _POLL = 0.5
 
+_LEAP_MS = 60_000
+
+_REMEMBERED = 20
+"""How many restarts are remembered, the latest."""
+
 
 async def find_rewind(redis: Redis, engine: Engine, store: Store) -> tuple[EntryId, "Rewind | None"]:
     """The watermark in Redis, and what is to be done when Redis fell back to it."""
@@ -105,7 +110,7 @@ class Rewind:
             MongoError, RedisError: it isn't complete; do it again.
         """
         self._run = await server_run(self._redis)
-        await raise_stream(self._redis, self._names, EntryId(self.checkpoint.newest.ms + 1, 0), REWIND)
+        fence = await forget(self._redis, self._names, self._watermark, floor=EntryId(self.checkpoint.newest.ms + 1, 0))
         reached("stream moved on")
         report = self._report
         report.documents = report.deletes = report.restored = 0
@@ -114,7 +119,7 @@ class Rewind:
             report.deletes += len(ids)
             report.restored += await self._give_back(dict.fromkeys(ids))
             reached("deletes given back")
-        async for documents in self._store.documents_above(self._watermark.version):
+        async for documents in self._store.documents_above(self._watermark.version, fence=fence):
             check()
             report.documents += len(documents)
             id_field = self._engine.mapping.id_field
@@ -145,19 +150,41 @@ class Rewind:
         return [decode_entry(entry_id, fields) for entry_id, fields in page]
 
 
-async def raise_stream(redis: Redis, names: Names, floor: EntryId, event: str) -> None:
-    """Add an entry of this event at or above `floor` that tells of no key, so that all later ones are above it too.
+async def forget(redis: Redis, names: Names, after: EntryId, *, floor: EntryId = ZERO) -> int:
+    """Draw a line under what Redis may have forgotten: what comes from now on has higher versions.
+
+    Args:
+        redis: client with replies as bytes.
+        names: the mapping's names.
+        after: what MongoDB holds with a version above this, Redis may have forgotten.
+        floor: from where on to go on at least.
+
+    Returns:
+        A version below all that come, for documents that Redis is given back.
+    """
+    fence = (await _raise_stream(redis, names, floor)).version - 1
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.rpush(names.forgotten, f"{after} {EntryId.of_version(fence - 1)}")
+        pipeline.ltrim(names.forgotten, -_REMEMBERED, -1)
+        await pipeline.execute()
+    return fence
+
+
+async def _raise_stream(redis: Redis, names: Names, floor: EntryId) -> EntryId:
+    """Add an entry at or above `floor` that tells of no key, so that all later ones are above it too; returns it.
 
     Redis numbers entries by its clock; after it lost its tail and its clock was set back, new entries would look older
-    than what is committed already.
+    than what is committed already. Where the ids ran ahead of the clock, this one leaps over those that may be lost.
     """
-    fields: dict[Any, Any] = {"e": event}
-    if await last_entry(redis, names) < floor:
+    fields: dict[Any, Any] = {"e": REWIND}
+    last = await last_entry(redis, names)
+    seconds, microseconds = await redis.time()
+    if max(last, floor).ms > seconds * 1000 + microseconds // 1000:
+        floor = EntryId(max(last, floor).ms + _LEAP_MS, 0)
+    if last < floor:
         try:
-            await redis.xadd(names.stream, fields, id=str(floor))
+            return EntryId.parse(await redis.xadd(names.stream, fields, id=str(floor)))
         except ResponseError as error:
             if "equal or smaller" not in str(error):
                 raise
-        else:
-            return
-    await redis.xadd(names.stream, fields)
+    return EntryId.parse(await redis.xadd(names.stream, fields))
