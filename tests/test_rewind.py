@@ -416,7 +416,7 @@ async def test_what_was_under_way_when_redis_was_restarted_is_newer_than_what_re
     await arrives_late(own_stack, "a", 2, last.next.version)
 
     async def settled() -> bool:
-        return await own_stack.get("a", "notes") == {"id": "a", "n": 2}
+        return bool(await own_stack.get("a", "notes") == {"id": "a", "n": 2})
 
     await eventually(settled, within=10)
     await own_stack.drained("notes")

@@ -18,7 +18,7 @@ from tests.bench import frozen, scale
 from tests.bench.cells import DELAYED, DIRECT, KEYS, Cell
 from tests.bench.load import Job, Result
 from tests.bench.report import Line, as_dicts, bars, line, plot, table
-from tests.bench.stage import Stage, peak_memory, stage
+from tests.bench.stage import Cpu, Stage, peak_memory, stage
 
 DELAY = 0.005
 
@@ -73,7 +73,7 @@ async def _rounds(on: Stage, cells: Sequence[Cell], rounds: int, seconds: float)
     for contestant in on.contestants.values():
         if contestant.protocol == "http":
             await contestant.under(Job(protocol="", port=0, prefix="", clients=16, keys=KEYS, fill=True))
-    results: dict[tuple[str, str], list[tuple[Result, float]]] = defaultdict(list)
+    results: dict[tuple[str, str], list[tuple[Result, Cpu]]] = defaultdict(list)
     for _ in range(rounds):
         for cell in cells:
             for who in cell.who:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 from pymongo import AsyncMongoClient
@@ -30,6 +31,18 @@ RIVALS = {
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+class Cpu(NamedTuple):
+    """CPU milliseconds per answer.
+
+    Args:
+        own: of the contestant's own processes.
+        everything: of all that ran on the machine: servers, clients, system, and whatever else there was.
+    """
+
+    own: float
+    everything: float
+
+
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """Somebody who can be asked to write or read.
@@ -50,16 +63,16 @@ class Contestant:
     protocol: str = "http"
     headers: tuple[tuple[str, str], ...] = ()
 
-    async def under(self, job: Job) -> tuple[Result, float]:
-        """The result of this load, and the CPU milliseconds that the contestant's own processes took per answer."""
+    async def under(self, job: Job) -> tuple[Result, Cpu]:
+        """The result of this load, and the CPU time that it took."""
         job = job.model_copy(
             update={"protocol": self.protocol, "port": self.port, "prefix": self.prefix, "headers": dict(self.headers)}
         )
-        before = sum(map(cpu_seconds, self.processes))
+        before, all_before = sum(map(cpu_seconds, self.processes)), _busy_seconds()
         result = await run(job)
-        spent = sum(map(cpu_seconds, self.processes)) - before
+        own, everything = sum(map(cpu_seconds, self.processes)) - before, _busy_seconds() - all_before
         answers = max(1, sum(result.answers.values())) * (1.0 if job.fill else 1.1)  # the warm-up isn't counted
-        return result, round(spent / answers * 1e3, 3)
+        return result, Cpu(round(own / answers * 1e3, 3), round(everything / answers * 1e3, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,12 @@ def cpu_seconds(process: Process) -> float:
     """CPU time that it has taken so far."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _busy_seconds() -> float:
+    """CPU time that was not idle so far, of all cores; see proc_stat(5)."""
+    user, nice, system, _, _, *others = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+    return sum((user, nice, system, *others)) / _TICKS
 
 
 def peak_memory(process: Process) -> float:
