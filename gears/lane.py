@@ -26,6 +26,16 @@ Part = str | bytes | int | float
 """A part of a command."""
 
 
+async def connected(pool: ConnectionPool) -> AbstractConnection:
+    """A new connection, greeted with the pool's credentials, TLS and so on; raises `RedisAway`."""
+    connection: AbstractConnection = pool.make_connection()
+    try:
+        await connection.connect()
+    except (*AWAY, AuthenticationError) as error:
+        raise RedisAway(str(error)) from error
+    return connection
+
+
 class Wire(asyncio.Protocol):
     """One connection, made and greeted by redis-py and then taken over; once lost it stays lost.
 
@@ -40,19 +50,15 @@ class Wire(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._reader = hiredis.Reader(replyError=_error)
+        self._reader = hiredis.Reader(replyError=reply_error)
         self._asked: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._unsent: list[bytes] = []
         self._watching = False
 
     @classmethod
     async def open(cls, pool: ConnectionPool, timeout: float) -> "Wire":
-        """A new one, with the pool's credentials, TLS and so on; raises `RedisAway`."""
-        connection = pool.make_connection()
-        try:
-            await connection.connect()
-        except (*AWAY, AuthenticationError) as error:
-            raise RedisAway(str(error)) from error
-        return cls(connection, timeout)
+        """A new one; raises as `connected`."""
+        return cls(await connected(pool), timeout)
 
     @property
     def is_open(self) -> bool:
@@ -100,11 +106,19 @@ class Wire(asyncio.Protocol):
         if not self.is_open:
             raise RedisAway("the connection to Redis was lost")
         reply = self._loop.create_future()
-        self._transport.write(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
+        if not self._unsent:
+            self._loop.call_soon(self._send_unsent)
+        self._unsent.append(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
         self._asked.append((self._loop.time() + self._timeout, reply))
         if not self._watching:
             self._watch()
         return reply
+
+    def _send_unsent(self) -> None:
+        """All commands of one turn of the event loop take one system call, which costs more than all else here."""
+        unsent, self._unsent = self._unsent, []
+        if self.is_open:
+            self._transport.writelines(unsent)
 
     def _watch(self) -> None:
         """Look again when the deadline of the oldest command passes."""
@@ -160,5 +174,6 @@ def _checked(reply: Any) -> Any:
     return reply
 
 
-def _error(text: str) -> RedisError:
+def reply_error(text: str) -> RedisError:
+    """The error that a reply stands for."""
     return BusyLoadingError(text) if text.startswith("LOADING") else ResponseError(text.removeprefix("ERR "))

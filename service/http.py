@@ -3,7 +3,7 @@
 import asyncio
 import resource
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -98,6 +98,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unparsed = 0
         self._heads.end(self)
         super().on_headers_complete()
+        self.cycle.transport = _Answer(self.transport)  # type: ignore[assignment]
         self._active = self._active or self.cycle
         if len(self.pipeline) > MAX_PIPELINED and not self.transport.is_closing():
             self._refuse(BAD_REQUEST, f"more than {MAX_PIPELINED} requests were sent ahead of their answers")
@@ -109,6 +110,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """It has been answered."""
+        assert self._active is not None
+        cast("_Answer", self._active.transport).end()
         self._active = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         if self._active is None and not self.transport.is_closing():
@@ -163,3 +166,33 @@ class _Reader:
     def give_up(self) -> None:
         """It doesn't: what is kept for it is dropped."""
         self._transport.abort()
+
+
+class _Answer:
+    """The transport as uvicorn writes an answer to it: the head waits for what follows, so that both take one call."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Send this, unless it is the head."""
+        if self._head is None and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+        elif self._head:
+            self._transport.writelines([self._head, data])
+            self._head = b""
+        else:
+            self._transport.write(data)
+
+    def end(self) -> None:
+        """Send the head if nothing followed it."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        """Close the connection when everything is sent."""
+        self.end()
+        self._transport.close()

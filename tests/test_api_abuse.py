@@ -271,6 +271,28 @@ async def test_what_is_no_http_after_a_write_is_not_taken_for_its_answer(stack: 
     assert b"400" not in answer.split(b"\r\n")[0]
 
 
+async def test_a_client_that_asks_first_is_told_to_go_on(stack: Stack, port: int, new_id: str) -> None:
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(put(f"/notes/{new_id}", "Content-Length: 2", "Expect: 100-continue"))
+        with anyio.fail_after(BODY_SECONDS / 2):
+            assert await stream.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await stream.send(b"{}")
+        with anyio.fail_after(5):
+            assert (await stream.receive()).startswith(b"HTTP/1.1 201")
+    assert await stack.get(new_id, "notes") == {"id": new_id}
+
+
+async def test_answers_without_a_body_are_sent_at_once(stack: Stack, port: int, new_id: str) -> None:
+    await stack.set(new_id, {"id": new_id}, "notes")
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        for method, status in ((b"HEAD", 200), (b"OPTIONS", 204), (b"HEAD", 200), (b"DELETE", 204), (b"HEAD", 404)):
+            await stream.send(b"%s /notes/%s HTTP/1.1\r\nHost: x\r\n\r\n" % (method, new_id.encode()))
+            with anyio.fail_after(5):
+                answer = await stream.receive()
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert answer.endswith(b"\r\n\r\n")
+
+
 async def test_no_more_writes_wait_than_may_and_slow_bodies_take_no_place(own_stack: Stack) -> None:
     stack = own_stack
     await stack.start(stack.redis, stack.mongo)
