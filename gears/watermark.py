@@ -5,18 +5,18 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from itertools import count
-from typing import Any
 
 import anyio
 import structlog
 from pydantic_core import from_json, to_json
 
-from gears.errors import OutcomeUnknown, Refused
+from gears.errors import OutcomeUnknown, RedisAway, Refused
 from gears.gaps import REMEMBERED_GAPS, Gap, gaps_of
 from gears.mapping import Mapping
 from gears.redis import AWAY, Redis, RedisError, server_run
 from gears.refusals import REMEMBERED_REFUSALS, refusals_from
 from gears.stream import ZERO, EntryId, Names
+from gears.subscription import Subscription, subscribed
 
 _POLL_SECONDS = 1.0
 """Without a message for this long, the watermark is read, in case the subscription is dead without knowing."""
@@ -96,6 +96,7 @@ class Watermarks:
         self._by_prefix = {prefix: Watermark() for prefix in self._names}
         self._run = b""
         self._following = anyio.Event()
+        self._quiet = True
         self._by_channel = {names.channel.encode(): self._by_prefix[prefix] for prefix, names in self._names.items()}
 
     def __getitem__(self, prefix: str) -> Watermark:
@@ -130,9 +131,7 @@ class Watermarks:
         lost = False
         while True:
             try:
-                async with self._redis.pubsub() as subscription:
-                    await subscription.subscribe(*(names.channel for names in self._names.values()))
-                    await self._subscribed(subscription)
+                async with subscribed(self._redis, [names.channel for names in self._names.values()]) as subscription:
                     await self._meet_server()
                     await self._read_all()
                     if lost:
@@ -140,24 +139,12 @@ class Watermarks:
                         lost = False
                     self._following.set()
                     await self._follow(subscription)
-            except (*AWAY, RedisError) as error:
+            except (*AWAY, RedisAway, RedisError) as error:
                 self._following = anyio.Event()
                 if not lost:
                     log.warning("lost the watermark subscription; trying again", error=str(error))
                     lost = True
                 await anyio.sleep(0.2)
-
-    async def _subscribed(self, subscription: Any) -> None:
-        """Wait for Redis to say so: of what is committed between reading and subscribing, refusals would be missed."""
-        left = len(self._names)
-        while left:
-            message = await subscription.get_message(timeout=_POLL_SECONDS)
-            if message is None:
-                raise TimeoutError("Redis did not confirm the subscription")
-            if message["type"] == "subscribe":
-                left -= 1
-            else:
-                self._take(message["channel"], message["data"])
 
     async def _meet_server(self) -> None:
         run = await server_run(self._redis)
@@ -167,16 +154,16 @@ class Watermarks:
                 self._by_prefix[prefix].restart(EntryId.parse(position) if position else ZERO)
         self._run = run
 
-    async def _follow(self, subscription: Any) -> None:
+    async def _follow(self, subscription: Subscription) -> None:
+        subscription.listen(self._take)
         while True:
-            message = await subscription.get_message(ignore_subscribe_messages=True, timeout=_POLL_SECONDS)
-            if message is None:
-                if any(watermark.awaited for watermark in self._by_prefix.values()):
-                    await self._read_all()
-            else:
-                self._take(message["channel"], message["data"])
+            self._quiet = True
+            await subscription.lost(within=_POLL_SECONDS)
+            if self._quiet and any(watermark.awaited for watermark in self._by_prefix.values()):
+                await self._read_all()
 
     def _take(self, channel: bytes, data: bytes) -> None:
+        self._quiet = False
         commit = from_json(data)
         refused = [(EntryId.parse(entry_id), reason) for entry_id, reason in commit["r"]]
         gaps = [Gap.parse(text.encode()) for text in commit["g"]]
