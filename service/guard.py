@@ -35,13 +35,14 @@ class Guard:
             return
         except get_cancelled_exc_class():
             # The server cancels what is still under way when its time to end is up, and would log it as a crash.
-            problem = Problem(SHUTTING_DOWN, "the process ended before the request was done")
+            response = Problem(SHUTTING_DOWN, "the process ended before the request was done").response()
         except Exception as error:  # noqa: BLE001 this is the place for all of them
-            problem = problem_of(error) or _crash(error, scope)
+            # No problem is kept: with its traceback and this frame it would be garbage that only a collection finds.
+            response = (problem_of(error) or _crash(error, scope)).response()
         else:
             return
         if not started:
-            await problem.response()(scope, receive, send)
+            await response(scope, receive, send)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
