@@ -1,10 +1,11 @@
 """Reading a request's body: of an accepted type, and never more of it than may be."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from anyio import CapacityLimiter, fail_after, to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
@@ -46,7 +47,7 @@ async def read_body(request: Request, accepted: tuple[str, ...], ticket: Ticket)
     chunks: list[bytes] = []
     size = 0
     try:
-        with fail_after(BODY_SECONDS):
+        async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 size += len(chunk)
                 _check_size(size)
