@@ -86,10 +86,12 @@ class Checkpoint:
     Args:
         committed: everything up to this entry is committed.
         newest: no state that MongoDB holds is newer than this entry.
+        at_ms: when that was written, in milliseconds of the Unix epoch by the committer's clock.
     """
 
     committed: EntryId
     newest: EntryId
+    at_ms: int = 0
 
 
 def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
@@ -240,7 +242,9 @@ class Store:
         if found is None:
             return None
         committed = int(found["v"])
-        return Checkpoint(EntryId.of_version(committed), EntryId.of_version(int(found.get("newest", committed))))
+        newest = int(found.get("newest", committed))
+        at_ms = int(found["at"].timestamp() * 1000) if "at" in found else 0
+        return Checkpoint(EntryId.of_version(committed), EntryId.of_version(newest), at_ms)
 
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions of those of these documents that are stored."""

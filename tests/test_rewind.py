@@ -279,6 +279,34 @@ async def test_no_token_is_given_out_twice_though_the_stream_is_ahead_of_the_clo
         await stack.close()
 
 
+async def test_what_was_written_after_a_flush_is_kept_or_called_lost_though_the_ids_went_back(own_stack: Stack) -> None:
+    """And nobody commits between the flush and a restart of Redis that loses its tail, while ids were ahead before."""
+    await own_stack.start()
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    committed = [await put(own_stack, "kept", 0), await put(own_stack, "deleted", 0), await put(own_stack, "lost", 0)]
+    await own_stack.worker.stop()
+    await own_stack.redis_client.flushall()
+    asynchronous = {"Prefer": "respond-async"}
+
+    async def write(document_id: str, n: int) -> str:
+        answer = await own_stack.client.put(f"/notes/{document_id}", json={"n": n}, headers=asynchronous)
+        assert answer.status_code == 202, answer.text
+        return answer.headers["Sync-Token"]
+
+    kept = await write("kept", 1)
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    lost = await write("lost", 1)
+    await lose_everything_since(own_stack, "snapshot")
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert await standing(own_stack, kept) == "committed"
+    assert await standing(own_stack, lost) == "lost"
+    assert [await standing(own_stack, token) for token in committed] == ["committed"] * 3
+    expected = {"kept": 1, "deleted": 0, "lost": 0}
+    assert {key: document["n"] for key, document in (await in_mongodb(own_stack)).items()} == expected
+    assert {key: document["n"] for key, document in (await in_redis(own_stack)).items()} == expected
+
+
 async def captures(stack: Stack) -> bool:
     """Whether the API takes writes again."""
     answer = await stack.client.put("/notes/kept-0", json={}, headers={"Prefer": "respond-async"})

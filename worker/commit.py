@@ -143,8 +143,8 @@ class Committer:
                     restored = await self._rewind.restore(self._lease.check)
                     self._log.warning("gave Redis back what it had lost", keys=restored)
                 elif await self._was_restarted():
-                    checkpoint = await self._store.checkpoint()
-                    await forget(self._redis, self._names, checkpoint.newest if checkpoint else ZERO)
+                    checkpoint = await self._store.checkpoint() or Checkpoint(ZERO, ZERO)
+                    await forget(self._redis, self._names, checkpoint, after=checkpoint.newest)
         self._runs = await self._last_run()
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)

@@ -3,8 +3,8 @@
 The watermark in Redis is set after the checkpoint in MongoDB, at the end of every commit. So when the checkpoint is
 above the watermark, either a committer stopped in between, and the checkpoint's entry still waits on the stream, or
 Redis has forgotten what was committed; as it has when the stream ends before an entry that MongoDB's states are as new
-as. Then MongoDB gives back every document and every delete above the watermark, except for keys that were written again
-since Redis started: those win. Where the setting says so, somebody decides first.
+as. Then MongoDB gives back every document and every delete above the watermark, except for keys that were written since
+Redis started, or since it was emptied: those win. Where the setting says so, somebody decides first.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ from gears.backlog import last_entry
 from gears.document import decode, to_text
 from gears.engines import Engine
 from gears.failpoint import reached
+from gears.gaps import Gap
 from gears.mongo import Checkpoint, Store
 from gears.redis import Redis, read_at_once, server_run
 from gears.rewinds import RewindReport
@@ -110,7 +111,8 @@ class Rewind:
             MongoError, RedisError: it isn't complete; do it again.
         """
         self._run = await server_run(self._redis)
-        fence = await forget(self._redis, self._names, self._watermark, floor=EntryId(self.checkpoint.newest.ms + 1, 0))
+        floor = EntryId(self.checkpoint.newest.ms + 1, 0)
+        fence = await forget(self._redis, self._names, self.checkpoint, after=self._watermark, floor=floor)
         reached("stream moved on")
         report = self._report
         report.documents = report.deletes = report.restored = 0
@@ -142,49 +144,61 @@ class Rewind:
         while page := await self._read_stream():
             for entry in page:
                 self._seen = entry.id
-                if entry.run == self._run and entry.event != FILL:
+                if self._is_new(entry) and entry.event != FILL:
                     self._written.add(entry.key)
+
+    def _is_new(self, entry: Entry) -> bool:
+        """Whether an entry tells of a write that MongoDB knows nothing of, not of one that it has replaced since.
+
+        Where there is no watermark, Redis was emptied, or is what it was before anything was committed. Then an entry
+        is new if it came after the last commit; its id alone doesn't say so, if ids were ahead of the clock before.
+        """
+        checkpoint = self.checkpoint
+        if entry.run == self._run or entry.id > checkpoint.newest:
+            return True
+        return self._watermark == ZERO and entry.id.ms > checkpoint.at_ms
 
     async def _read_stream(self) -> list[Entry]:
         page: Any = await self._redis.xrange(self._names.stream, f"({self._seen}", count=_PAGE)
         return [decode_entry(entry_id, fields) for entry_id, fields in page]
 
 
-async def forget(redis: Redis, names: Names, after: EntryId, *, floor: EntryId = ZERO) -> int:
+async def forget(redis: Redis, names: Names, checkpoint: Checkpoint, *, after: EntryId, floor: EntryId = ZERO) -> int:
     """Draw a line under what Redis may have forgotten: what comes from now on has higher versions.
+
+    That is an entry that tells of no key. Redis numbers entries by its clock; after it lost its tail and its clock was
+    set back, new entries would look older than what is committed already.
 
     Args:
         redis: client with replies as bytes.
         names: the mapping's names.
+        checkpoint: how far MongoDB is.
         after: what MongoDB holds with a version above this, Redis may have forgotten.
         floor: from where on to go on at least.
 
     Returns:
         A version below all that come, for documents that Redis is given back.
     """
-    fence = (await _raise_stream(redis, names, floor)).version - 1
+    fields: dict[Any, Any] = {"e": REWIND}
+    last = await last_entry(redis, names)
+    seconds, microseconds = await redis.time()
+    now = seconds * 1000 + microseconds // 1000
+    if max(last, floor).ms > now:
+        # The ids ran ahead of the clock, so this one leaps over those that may be lost. If Redis was emptied meanwhile,
+        # and gave ids by the clock again, those since then may be lost as well.
+        floor = EntryId(max(last, floor).ms + _LEAP_MS, 0)
+        gap = Gap(max(last, EntryId(checkpoint.at_ms, 0)), EntryId(now, 0))
+        if gap.after < gap.before:
+            await redis.rpush(names.gaps, str(gap))
+    try:
+        raised = await redis.xadd(names.stream, fields, id=str(floor) if last < floor else "*")
+    except ResponseError as error:
+        if "equal or smaller" not in str(error):
+            raise
+        raised = await redis.xadd(names.stream, fields)
+    fence = EntryId.parse(raised).version - 1
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.rpush(names.forgotten, f"{after} {EntryId.of_version(fence - 1)}")
         pipeline.ltrim(names.forgotten, -_REMEMBERED, -1)
         await pipeline.execute()
     return fence
-
-
-async def _raise_stream(redis: Redis, names: Names, floor: EntryId) -> EntryId:
-    """Add an entry at or above `floor` that tells of no key, so that all later ones are above it too; returns it.
-
-    Redis numbers entries by its clock; after it lost its tail and its clock was set back, new entries would look older
-    than what is committed already. Where the ids ran ahead of the clock, this one leaps over those that may be lost.
-    """
-    fields: dict[Any, Any] = {"e": REWIND}
-    last = await last_entry(redis, names)
-    seconds, microseconds = await redis.time()
-    if max(last, floor).ms > seconds * 1000 + microseconds // 1000:
-        floor = EntryId(max(last, floor).ms + _LEAP_MS, 0)
-    if last < floor:
-        try:
-            return EntryId.parse(await redis.xadd(names.stream, fields, id=str(floor)))
-        except ResponseError as error:
-            if "equal or smaller" not in str(error):
-                raise
-    return EntryId.parse(await redis.xadd(names.stream, fields))
