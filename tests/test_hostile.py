@@ -4,6 +4,7 @@ import json
 from time import time
 from typing import Any
 
+import pytest
 from bson import Binary
 from httpx import AsyncClient
 
@@ -15,7 +16,8 @@ from gears.stream import EntryId
 from tests.stack import Stack, eventually
 
 
-async def test_a_backlog_is_drained_while_redis_is_out_of_memory(own_stack: Stack) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_backlog_is_drained_while_redis_is_out_of_memory(own_stack: Stack, restarted: bool) -> None:
     await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker, own_stack.api)
     for document_id in ("a", "b", "c"):
         await own_stack.set(document_id, {"n": 1})
@@ -24,6 +26,9 @@ async def test_a_backlog_is_drained_while_redis_is_out_of_memory(own_stack: Stac
     await own_stack.set("a", {"n": 2})
     await own_stack.set("refused", [1])
     redis = own_stack.redis_client
+    if restarted:
+        await own_stack.redis.kill()
+        await own_stack.redis.start()
     used = (await redis.info("memory"))["used_memory"]
     await redis.config_set("maxmemory", used // 2)  # the policy is noeviction
     await redis.delete("todos:b")

@@ -10,7 +10,7 @@ from gears.redis import connect
 from gears.stream import EntryId, Names
 from tests.stack import Stack
 from worker.prove import read_skipped
-from worker.repair import _make_room
+from worker.room import make_room
 
 
 @pytest.mark.parametrize("ahead", [1_000, 3_600_000])
@@ -31,7 +31,7 @@ async def test_no_write_gets_a_version_that_is_noted_as_skipped(own_stack: Stack
             newest = await last_entry(redis, names)
             version = EntryId(newest.ms + ahead, 7).version
             for _ in range(2):  # the second time there is room
-                await _make_room(redis, names, version)
+                await make_room(redis, names, version)
                 assert (await last_entry(redis, names)).version > version
         tasks.cancel_scope.cancel()
     noted: Any = await own_stack.redis_client.get(names.skipped)

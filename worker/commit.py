@@ -30,7 +30,8 @@ from worker.lease import Lease
 from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
-from worker.rewind import Rewind, find_rewind, forget
+from worker.rewind import Rewind, find_rewind
+from worker.room import forget
 from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024

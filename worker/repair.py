@@ -16,9 +16,10 @@ from gears.engines import Absent, Engine
 from gears.errors import ForeignKey, PreconditionFailed, RedisRefused
 from gears.failpoint import reached
 from gears.redis import Redis, server_run
-from gears.stream import BACKFILL, EntryId, Names
+from gears.stream import BACKFILL, Names
 from worker.compare import DRIFT, Kind, Other
 from worker.prove import Proof, Prover
+from worker.room import make_room
 
 log = structlog.get_logger()
 
@@ -28,29 +29,6 @@ DIFFERS = "it still differs"
 
 _AT_ONCE = 20
 _NO_LIMIT = 2**31
-
-
-_MAKE_ROOM = """
-local function version(id)
-    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-    return ms + math.floor(seq / 1048576), seq % 1048576
-end
-local newest = '0-0'
-if redis.call('EXISTS', KEYS[1]) == 1 then
-    local info = redis.call('XINFO', 'STREAM', KEYS[1])
-    for i = 1, #info, 2 do
-        if info[i] == 'last-generated-id' then newest = info[i + 1] end
-    end
-end
-local ms, seq = version(newest)
-local highest_ms, highest_seq = version(ARGV[1])
-if ms < highest_ms or (ms == highest_ms and seq < highest_seq) then
-    redis.call('APPEND', KEYS[2], newest .. ' ' .. ARGV[1] .. ' ')
-    redis.call('XADD', KEYS[1], ARGV[2], 'e', 'move on')
-end
-"""
-"""In one atomic step. Were writes to come in between, or did we stop halfway, what is noted as skipped would have been
-given to writes, whose documents would count as newer than anything that Redis holds, whatever it is given since."""
 
 
 async def repair(
@@ -113,7 +91,7 @@ async def _bring_together(redis: Redis, engine: Engine, proofs: Sequence[Proof])
     ahead = [proof for proof in proofs if proof.verdict.kind is Kind.AHEAD]
     await _backfill(redis, Names(engine.mapping.prefix), [proof for proof in proofs if proof not in ahead])
     if ahead:
-        await _make_room(redis, Names(engine.mapping.prefix), max(proof.mongo_version or 0 for proof in ahead))
+        await make_room(redis, Names(engine.mapping.prefix), max(proof.mongo_version or 0 for proof in ahead))
         reached("room made")
     for proof in ahead:
         await _roll_back(engine, proof)
@@ -123,13 +101,6 @@ async def _bring_together(redis: Redis, engine: Engine, proofs: Sequence[Proof])
 async def _refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[bytes, str]:
     """Those keys whose present document MongoDB has refused, each with the reason."""
     return await store.refused({proof.key: proof.state for proof in proofs if isinstance(proof.state, bytes)})
-
-
-async def _make_room(redis: Redis, names: Names, version: int) -> None:
-    """Move the stream on above this version, noting what it skips: keys yet to be compared are ahead too."""
-    highest = EntryId.of_version(version)
-    keys = (names.stream, names.skipped)
-    await redis.execute_command("EVAL", _MAKE_ROOM, len(keys), *keys, str(highest), str(highest.next))
 
 
 async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None:

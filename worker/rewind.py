@@ -12,25 +12,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import anyio
-from redis.exceptions import ResponseError
 
 from gears.backlog import last_entry
 from gears.document import decode, to_text
 from gears.engines import Engine
 from gears.failpoint import reached
-from gears.gaps import Gap
 from gears.mongo import Checkpoint, Store
 from gears.redis import Redis, read_at_once, server_run
 from gears.rewinds import RewindReport
-from gears.stream import FILL, REWIND, ZERO, Entry, EntryId, Names, decode_entry
+from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
+from worker.room import forget
 
 _PAGE = 1000
 _POLL = 0.5
-
-_LEAP_MS = 60_000
-
-_REMEMBERED = 20
-"""How many restarts are remembered, the latest."""
 
 
 async def find_rewind(redis: Redis, engine: Engine, store: Store) -> tuple[EntryId, "Rewind | None"]:
@@ -111,8 +105,7 @@ class Rewind:
             MongoError, RedisError: it isn't complete; do it again.
         """
         self._run = await server_run(self._redis)
-        floor = EntryId(self.checkpoint.newest.ms + 1, 0)
-        fence = await forget(self._redis, self._names, self.checkpoint, after=self._watermark, floor=floor)
+        fence = await forget(self._redis, self._names, self.checkpoint, after=self._watermark)
         reached("stream moved on")
         report = self._report
         report.documents = report.deletes = report.restored = 0
@@ -161,44 +154,3 @@ class Rewind:
     async def _read_stream(self) -> list[Entry]:
         page: Any = await self._redis.xrange(self._names.stream, f"({self._seen}", count=_PAGE)
         return [decode_entry(entry_id, fields) for entry_id, fields in page]
-
-
-async def forget(redis: Redis, names: Names, checkpoint: Checkpoint, *, after: EntryId, floor: EntryId = ZERO) -> int:
-    """Draw a line under what Redis may have forgotten: what comes from now on has higher versions.
-
-    That is an entry that tells of no key. Redis numbers entries by its clock; after it lost its tail and its clock was
-    set back, new entries would look older than what is committed already.
-
-    Args:
-        redis: client with replies as bytes.
-        names: the mapping's names.
-        checkpoint: how far MongoDB is.
-        after: what MongoDB holds with a version above this, Redis may have forgotten.
-        floor: from where on to go on at least.
-
-    Returns:
-        A version below all that come, for documents that Redis is given back.
-    """
-    fields: dict[Any, Any] = {"e": REWIND}
-    last = await last_entry(redis, names)
-    seconds, microseconds = await redis.time()
-    now = seconds * 1000 + microseconds // 1000
-    if max(last, floor).ms > now:
-        # The ids ran ahead of the clock, so this one leaps over those that may be lost. If Redis was emptied meanwhile,
-        # and gave ids by the clock again, those since then may be lost as well.
-        floor = EntryId(max(last, floor).ms + _LEAP_MS, 0)
-        gap = Gap(max(last, EntryId(checkpoint.at_ms, 0)), EntryId(now, 0))
-        if gap.after < gap.before:
-            await redis.rpush(names.gaps, str(gap))
-    try:
-        raised = await redis.xadd(names.stream, fields, id=str(floor) if last < floor else "*")
-    except ResponseError as error:
-        if "equal or smaller" not in str(error):
-            raise
-        raised = await redis.xadd(names.stream, fields)
-    fence = EntryId.parse(raised).version - 1
-    async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.rpush(names.forgotten, f"{after} {EntryId.of_version(fence - 1)}")
-        pipeline.ltrim(names.forgotten, -_REMEMBERED, -1)
-        await pipeline.execute()
-    return fence

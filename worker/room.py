@@ -1,0 +1,94 @@
+"""Moving the sync stream on by an entry that tells of no key, so that all that come have higher ids.
+
+Each is one script, so that no write comes in between and nobody stops halfway.
+"""
+
+from gears.gaps import REMEMBERED_GAPS
+from gears.mongo import Checkpoint
+from gears.redis import Redis
+from gears.stream import REWIND, EntryId, Names
+
+_LEAP_MS = 60_000
+
+_REMEMBERED = 20
+"""How many restarts are remembered, the latest."""
+
+_NEWEST = """
+local function parts(id)
+    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+    return ms + math.floor(seq / 1048576), seq % 1048576
+end
+local function below(one, other)
+    local ms, seq = parts(one)
+    local other_ms, other_seq = parts(other)
+    return ms < other_ms or (ms == other_ms and seq < other_seq)
+end
+local newest = '0-0'
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    local info = redis.call('XINFO', 'STREAM', KEYS[1])
+    for i = 1, #info, 2 do
+        if info[i] == 'last-generated-id' then newest = info[i + 1] end
+    end
+end
+"""
+
+_MAKE_ROOM = f"""{_NEWEST}
+if below(newest, ARGV[1]) then
+    redis.call('APPEND', KEYS[2], newest .. ' ' .. ARGV[1] .. ' ')
+    redis.call('XADD', KEYS[1], ARGV[2], 'e', 'move on')
+end
+"""
+"""Were writes to come in between, what is noted as skipped would have been given to writes, whose documents would count
+as newer than anything that Redis holds, whatever it is given since."""
+
+_FORGET = f"""{_NEWEST}
+redis.call('LTRIM', KEYS[2], 1 - ARGV[6], -1)
+local time, id = redis.call('TIME'), '*'
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ahead = math.max((parts(newest)), (parts(ARGV[2])))
+if ahead > now then
+    id = string.format('%.0f-0', ahead + ARGV[4])
+    local since, before = newest, string.format('%.0f-0', now)
+    if below(since, ARGV[3]) then since = ARGV[3] end
+    if below(since, before) then
+        redis.call('RPUSH', KEYS[3], since .. ' ' .. before)
+        redis.call('LTRIM', KEYS[3], -ARGV[5], -1)
+    end
+end
+local ms, seq = parts(redis.call('XADD', KEYS[1], id, 'e', '{REWIND}'))
+if seq < 2 then ms, seq = ms - 1, seq + 1048576 end
+redis.call('RPUSH', KEYS[2], string.format('%s %.0f-%.0f', ARGV[1], ms, seq - 2))
+return string.format('%.0f-%.0f', ms, seq - 1)
+"""
+"""Redis numbers entries by its clock. Where they run ahead of it, this one leaps over those that may be lost; and if
+Redis was emptied meanwhile, so that it gave ids by the clock again, those since then may be lost as well.
+
+LTRIM takes no memory and comes first, so that Redis lets the rest through also when it is out of memory: nothing would
+be committed, and no memory freed.
+"""
+
+
+async def make_room(redis: Redis, names: Names, version: int) -> None:
+    """Move the stream on above this version, noting what it skips: keys yet to be compared are ahead too."""
+    highest = EntryId.of_version(version)
+    keys = (names.stream, names.skipped)
+    await redis.execute_command("EVAL", _MAKE_ROOM, len(keys), *keys, str(highest), str(highest.next))
+
+
+async def forget(redis: Redis, names: Names, checkpoint: Checkpoint, *, after: EntryId) -> int:
+    """Draw a line under what Redis may have forgotten.
+
+    Args:
+        redis: client with replies as bytes.
+        names: the mapping's names.
+        checkpoint: how far MongoDB is; what comes from now on has higher versions.
+        after: what MongoDB holds with a version above this, and doesn't get from now on, Redis may have forgotten.
+
+    Returns:
+        A version above all that there are and below all that come, for documents that Redis is given back.
+    """
+    keys = (names.stream, names.forgotten, names.gaps)
+    last = EntryId(checkpoint.at_ms, 0)
+    numbers = (_LEAP_MS, REMEMBERED_GAPS, _REMEMBERED)
+    args = (str(after), str(checkpoint.newest), str(last), *numbers)
+    return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
