@@ -4,7 +4,7 @@ There is one committer per mapping at a time and committed entries are trimmed f
 the list of what is left to do: a committer starts at its beginning, whatever its predecessor was doing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +16,15 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from gears.backlog import last_entry
 from gears.engines import Engine
-from gears.errors import LeaseLost, Rewound
+from gears.errors import Rewound
 from gears.failpoint import reached
-from gears.gaps import REMEMBERED_GAPS, Runs
-from gears.lane import Part, Wire
+from gears.gaps import Runs
+from gears.lane import Wire
 from gears.mongo import Change, Checkpoint, MongoError, Store
 from gears.redis import Redis, server_run
 from gears.refusals import refusals_from
-from gears.stream import GONE_TTL, ZERO, Entry, EntryId, Names
-from gears.watermark import encode_commit
+from gears.stream import ZERO, Entry, EntryId, Names
+from worker.acknowledge import Acknowledged, acknowledge
 from worker.ahead import Ahead
 from worker.lease import Lease
 from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
@@ -36,35 +36,6 @@ from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024
 _BACKOFF = wait_random_exponential(multiplier=0.05, max=3)
-
-_ACKNOWLEDGE = """
-local function after(a, b)
-    local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
-    local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
-    if a_ms ~= b_ms then return tonumber(a_ms or 0) > tonumber(b_ms) end
-    return tonumber(a_seq) > tonumber(b_seq)
-end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lease lost' end
-if (redis.call('GET', KEYS[2]) or '0-0') ~= ARGV[6] then return 'rewound' end
-for i = 7, #KEYS do
-    local mark = redis.call('GET', KEYS[i])
-    if mark and not after(mark, ARGV[2]) then redis.call('EXPIRE', KEYS[i], ARGV[5]) end
-end
-redis.call('XTRIM', KEYS[3], 'MINID', ARGV[3])
-redis.call('SET', KEYS[2], ARGV[2])
-if ARGV[7] ~= '' then redis.call('SET', KEYS[5], ARGV[7]) end
-for i = 9, #ARGV do
-    redis.call('RPUSH', KEYS[6], ARGV[i])
-    redis.call('LTRIM', KEYS[6], -ARGV[8], -1)
-end
-redis.call('PUBLISH', KEYS[4], ARGV[4])
-return 'done'
-"""
-"""Fenced by the lease, and by the watermark: Redis may have been restarted without its tail a moment ago.
-
-SET comes after what takes no memory: then Redis lets it through also when it is out of memory, and would otherwise
-never get rid of the stream that fills it. Marks of deletes that aren't committed yet don't begin to expire.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +193,7 @@ class Committer:
         refused_entries = await self._refuse(refusals, last) if refusals else {}
         refused_entries |= await self._refused_before(entries)
         reached("acknowledging")
-        await self._acknowledge(entries, keys, refused_entries)
+        await self._acknowledge(batch, refused_entries)
         reached("acknowledged")
         await self._engine.release()
         reached("released")
@@ -271,32 +242,19 @@ class Committer:
         ids = {entry.id for entry in entries}
         return {i: reason for i, reason in await refusals_from(self._redis, self._names, entries[0].id) if i in ids}
 
-    async def _acknowledge(
-        self, entries: Sequence[Entry], keys: Iterable[KeyEntries], refused: dict[EntryId, str]
-    ) -> None:
-        last, runs = entries[-1].id, replace(self._runs)
-        gaps = runs.follow(entries)
-        names = self._names
-        prefix = len(self._names.prefix) + 1
-        marks = [self._names.gone.encode() + key.key[prefix:] for key in keys if key.marked]
-        used: list[Part] = [names.lease, names.watermark, names.stream, names.channel, names.run, names.gaps, *marks]
-        args: list[Part] = [
-            self._lease.token,
-            str(last),
-            str(last.next),
-            encode_commit(last, sorted(refused.items()), gaps),
-            GONE_TTL,
-            str(self._watermark),
-            b"" if runs.run == self._runs.run else runs.run,
-            REMEMBERED_GAPS,
-            *map(str, gaps),
-        ]
-        done = await self._wire.send("EVAL", _ACKNOWLEDGE, len(used), *used, *args)
-        if done == b"lease lost":
-            raise LeaseLost("another committer took over")
-        if done == b"rewound":
-            raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
-        self._watermark, self._runs = last, runs
+    async def _acknowledge(self, batch: Batch, refused: dict[EntryId, str]) -> None:
+        runs = replace(self._runs)
+        commit = Acknowledged(
+            lease=self._lease.token,
+            before=self._watermark,
+            last=batch.entries[-1].id,
+            marked=[key.key for key in batch.keys if key.marked],
+            refused=refused,
+            gaps=runs.follow(batch.entries),
+            run=runs.run if runs.run != self._runs.run else b"",
+        )
+        await acknowledge(self._wire, self._names, commit)
+        self._watermark, self._runs = commit.last, runs
 
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(
