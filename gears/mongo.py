@@ -271,9 +271,11 @@ class Store:
         doesn't replace them any more.
         """
         id_field = self.mapping.id_field
-        cursor = self._documents.find(self._above(version), {id_field: 1})
+        cursor = self._documents.find(self._above(version), {id_field: 1, "_sync": 1})
         while found := await cursor.to_list(_RESTORE_BATCH):
-            these = {id_field: {"$in": [document[id_field] for document in found]}}
+            # What was deleted since stays older than its delete.
+            alive = await self._alive([document for document in found if isinstance(document.get(id_field), str)])
+            these = {id_field: {"$in": [document[id_field] for document in alive], "$not": {"$type": "array"}}}
             older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
             with suppress(WriteError):  # somebody's validation of documents: those stay as they are
                 await self._documents.update_many(these | older, {"$set": {"_sync.v": Int64(fence)}})

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from bson import Int64
 
 from gears.document import encode
 from gears.mongo import Checkpoint, Store, Upsert, open_client
@@ -451,3 +452,51 @@ async def test_what_was_under_way_when_redis_was_restarted_is_newer_than_what_re
     assert await own_stack.stored("a", "notes") == {"id": "a", "n": 2}
     await put(own_stack, "a", 3)
     assert await own_stack.stored("a", "notes") == {"id": "a", "n": 3}
+
+
+async def test_a_deleted_document_that_arrived_late_is_not_given_back(own_stack: Stack) -> None:
+    await own_stack.start()
+    late = EntryId.parse(await put(own_stack, "deleted", 1))
+    assert (await own_stack.client.delete("/notes/deleted")).status_code == 204
+    await put(own_stack, "kept", 1)
+    await own_stack.worker.stop()
+    await own_stack.mongo_client.test.notes.insert_one({"id": "deleted", "n": 1, "_sync": {"v": Int64(late.version)}})
+    await own_stack.redis_client.flushall()
+    await own_stack.worker.start(wait=False)
+    await recovered(own_stack)
+    assert set(await in_redis(own_stack)) == {"kept"}
+    assert (await own_stack.client.get("/notes/deleted")).status_code == 404
+
+
+async def test_a_document_whose_id_somebody_made_an_array_keeps_nothing_from_being_given_back(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await put(own_stack, "b", 1)
+    await own_stack.mongo_client.test.notes.update_one({"id": "a"}, {"$set": {"id": ["x", "y"]}})
+    await own_stack.redis_client.flushall()
+    await recovered(own_stack)
+    assert set(await in_redis(own_stack)) == {"b"}
+    await put(own_stack, "b", 2)
+
+async def test_what_is_written_again_while_nobody_listens_is_kept_though_its_delete_was_given_back(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Without Gears, where only a sweep finds it: the delete isn't of what Redis has forgotten since."""
+    stack = KindStack(tmp_path_factory.mktemp("again"), "redis-8.2-function", WT_LEASE_TTL="1.5")
+    try:
+        await stack.start()
+        await put(stack, "deleted", 1)
+        assert (await stack.client.delete("/notes/deleted")).status_code == 204
+        await stack.redis_client.flushall()
+        await recovered(stack)
+        await stack.worker.stop()
+        await stack.set("deleted", {"n": 2}, prefix="notes")
+        await stack.worker.start()
+
+        async def settled() -> bool:
+            return bool(await stack.stored("deleted", "notes"))
+
+        await eventually(settled, within=20)
+        assert await in_redis(stack) == {"deleted": {"n": 2}}
+    finally:
+        await stack.close()
