@@ -281,13 +281,20 @@ class Store:
                 await self._documents.update_many(these | older, {"$set": {"_sync.v": Int64(fence)}})
             yield await self._alive(await self._documents.find(these).to_list(None))
 
-    async def deleted_above(self, version: int) -> AsyncIterator[list[str]]:
-        """Ids deleted at a higher version than this and not stored again since, some at a time."""
+    async def deleted_above(self, version: int, *, fence: int) -> AsyncIterator[list[str]]:
+        """Ids deleted at a higher version than this and not stored again since, some at a time.
+
+        Those deletes' versions are raised to the fence, too: they are not of what Redis has forgotten any more.
+        """
         cursor = self._tombstones.find(self._buried_above(version), {"v": 1})
         while found := await cursor.to_list(_RESTORE_BATCH):
             deleted = {tombstone["_id"][len(self.mapping.prefix) + 1 :]: tombstone["v"] for tombstone in found}
             stored = await self.versions(deleted)
-            yield [i for i, at in deleted.items() if i not in stored or 0 < stored[i] <= at]
+            ids = [i for i, at in deleted.items() if i not in stored or 0 < stored[i] <= at]
+            these = {"_id": {"$in": [self.mapping.key(i) for i in ids]}}
+            older = {"v": {"$gt": Int64(version), "$lt": Int64(fence)}}
+            await self._tombstones.update_many(these | older, {"$set": {"v": Int64(fence)}})
+            yield ids
 
     async def keep_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep refused states; the same state again changes nothing."""

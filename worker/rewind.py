@@ -109,7 +109,7 @@ class Rewind:
         reached("stream moved on")
         report = self._report
         report.documents = report.deletes = report.restored = 0
-        async for ids in self._store.deleted_above(self._watermark.version):
+        async for ids in self._store.deleted_above(self._watermark.version, fence=fence):
             check()
             report.deletes += len(ids)
             report.restored += await self._give_back(dict.fromkeys(ids))
