@@ -29,7 +29,7 @@ from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.rewinds import RewindReport, Rewinds
-from gears.stream import EntryId, farthest, reaches
+from gears.stream import ZERO, EntryId, farthest, reaches
 from gears.unique import DUPLICATE_KEY, ensure_unique
 
 MongoError = PyMongoError
@@ -87,11 +87,13 @@ class Checkpoint:
         committed: everything up to this entry is committed.
         newest: no state that MongoDB holds is newer than this entry.
         at_ms: when that was written, in milliseconds of the Unix epoch by the committer's clock.
+        fence: no state that Redis was given back after a rewind is newer than this.
     """
 
     committed: EntryId
     newest: EntryId
     at_ms: int = 0
+    fence: EntryId = ZERO
 
 
 def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
@@ -244,7 +246,12 @@ class Store:
         committed = int(found["v"])
         newest = int(found.get("newest", committed))
         at_ms = int(found["at"].timestamp() * 1000) if "at" in found else 0
-        return Checkpoint(EntryId.of_version(committed), EntryId.of_version(newest), at_ms)
+        fence = EntryId.of_version(int(found.get("fence", 0)))
+        return Checkpoint(EntryId.of_version(committed), EntryId.of_version(newest), at_ms, fence)
+
+    async def keep_fence(self, fence: int) -> None:
+        """Remember the version that is about to be given to what Redis is given back; it may forget that it was."""
+        await self._checkpoints.update_one({"_id": self.mapping.prefix}, {"$max": {"fence": Int64(fence)}})
 
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions of those of these documents that are stored."""

@@ -478,6 +478,7 @@ async def test_a_document_whose_id_somebody_made_an_array_keeps_nothing_from_bei
     assert set(await in_redis(own_stack)) == {"b"}
     await put(own_stack, "b", 2)
 
+
 async def test_what_is_written_again_while_nobody_listens_is_kept_though_its_delete_was_given_back(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -502,3 +503,24 @@ async def test_what_is_written_again_while_nobody_listens_is_kept_though_its_del
         assert await stack.get("deleted", "notes") == {"n": 2}
     finally:
         await stack.close()
+
+
+async def test_a_rewind_that_redis_forgets_leaves_nothing_in_mongodb_above_what_comes(own_stack: Stack) -> None:
+    """The first one's line lies far ahead, as the ids that Redis had then; the second one knows nothing of these."""
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.worker.stop()
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    await own_stack.redis_client.delete("sync:{notes}:watermark")
+    await own_stack.worker.start(wait=False, FAILPOINTS="kill documents given back")
+
+    async def killed() -> bool:
+        return not own_stack.worker.running
+
+    await eventually(killed)
+    await own_stack.redis_client.flushall()
+    await own_stack.worker.start(wait=False)
+    await eventually(lambda: own_stack.get("a", "notes"), within=20)
+    await recovered(own_stack)
+    await put(own_stack, "a", 2)
+    assert await own_stack.stored("a", "notes") == {"id": "a", "n": 2}

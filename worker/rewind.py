@@ -106,6 +106,7 @@ class Rewind:
         """
         self._run = await server_run(self._redis)
         fence = await forget(self._redis, self._names, self.checkpoint, after=self._watermark)
+        await self._store.keep_fence(fence)
         reached("stream moved on")
         report = self._report
         report.documents = report.deletes = report.restored = 0

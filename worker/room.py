@@ -90,5 +90,5 @@ async def forget(redis: Redis, names: Names, checkpoint: Checkpoint, *, after: E
     keys = (names.stream, names.forgotten, names.gaps)
     last = EntryId(checkpoint.at_ms, 0)
     numbers = (_LEAP_MS, REMEMBERED_GAPS, _REMEMBERED)
-    args = (str(after), str(checkpoint.newest), str(last), *numbers)
+    args = (str(after), str(max(checkpoint.newest, checkpoint.fence)), str(last), *numbers)
     return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
