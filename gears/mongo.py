@@ -303,6 +303,16 @@ class Store:
             await self._tombstones.update_many(these | older, {"$set": {"v": Int64(fence)}})
             yield ids
 
+    async def raise_version(self, document_id: str, held: int, version: int) -> None:
+        """Give what is held of this document, or of its delete, a higher version, unless it has changed."""
+        one, other = Int64(held), Int64(version)
+        with suppress(WriteError):  # see `documents_above`
+            await self._documents.update_one(
+                self._with_id(document_id) | {"_sync.v": one}, {"$set": {"_sync.v": other}}
+            )
+        key = self.mapping.key(document_id)
+        await self._tombstones.update_one({"_id": key, "v": one}, {"$set": {"v": other}})
+
     async def keep_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep refused states; the same state again changes nothing."""
         operations = [keep(letter, self.mapping, datetime.now(UTC)) for letter in letters]

@@ -474,6 +474,7 @@ async def test_a_document_whose_id_somebody_made_an_array_keeps_nothing_from_bei
     await put(own_stack, "b", 1)
     await own_stack.mongo_client.test.notes.update_one({"id": "a"}, {"$set": {"id": ["x", "y"]}})
     await own_stack.redis_client.flushall()
+    await eventually(lambda: own_stack.get("b", "notes"), within=20)
     await recovered(own_stack)
     assert set(await in_redis(own_stack)) == {"b"}
     await put(own_stack, "b", 2)
@@ -524,3 +525,36 @@ async def test_a_rewind_that_redis_forgets_leaves_nothing_in_mongodb_above_what_
     await recovered(own_stack)
     await put(own_stack, "a", 2)
     assert await own_stack.stored("a", "notes") == {"id": "a", "n": 2}
+
+
+async def test_what_arrived_late_is_not_put_before_what_is_written_while_nobody_listens(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    stack = KindStack(tmp_path_factory.mktemp("late"), "redis-8.2-function", WT_LEASE_TTL="1.5")
+    try:
+        await stack.start()
+        last = EntryId.parse(await put(stack, "a", 1))
+        await stack.redis.kill()
+        await stack.redis.start()
+        await recovered(stack)
+        await put(stack, "b", 1)
+        await arrives_late(stack, "a", 2, last.next.version)
+
+        async def settled() -> bool:
+            return bool(await stack.get("a", "notes") in ({"id": "a", "n": 2}, {"n": 2}))
+
+        await eventually(settled, within=10)
+        await stack.drained("notes")
+        await recovered(stack)
+        await stack.worker.stop()
+        await stack.set("a", {"n": 3}, prefix="notes")
+        await stack.worker.start()
+
+        async def same() -> bool:
+            one, other = await stack.get("a", "notes"), await stack.stored("a", "notes")
+            return one is not None and other is not None and one["n"] == other["n"]
+
+        await eventually(same, within=20)
+        assert (await stack.get("a", "notes"))["n"] == 3
+    finally:
+        await stack.close()

@@ -84,6 +84,10 @@ class Horizon:
         """Whether it may have given this version."""
         return version <= self.newest and not any(low < version <= high for low, high in self.skipped)
 
+    def above(self, version: int) -> int:
+        """This version, or, where it was not given, the lowest above it that is not of those either."""
+        return max((high + 1 for low, high in self.skipped if low < version <= high), default=version)
+
     def believes(self, version: int) -> bool:
         """Whether it may ever have given this version, be it that Redis has forgotten."""
         return version <= farthest(max(self.newest, self.clock))

@@ -38,6 +38,7 @@ class Proof:
         stored: what MongoDB holds.
         deleted_at: the version of the key's tombstone.
         newest: the sync stream's last entry id at that time.
+        horizon: which versions it had given.
     """
 
     key: bytes
@@ -46,6 +47,7 @@ class Proof:
     stored: Document | None
     deleted_at: int | None
     newest: EntryId
+    horizon: Horizon
 
     @property
     def mongo_version(self) -> int | None:
@@ -111,7 +113,7 @@ class Prover:
                 continue
             committed_since = captured.version < version <= newest.version
             if verdict.kind is Kind.EQUAL or (before[key] == after[key] and not committed_since):
-                settled.proofs.append(Proof(key, verdict, after[key], document, deleted_at, newest))
+                settled.proofs.append(Proof(key, verdict, after[key], document, deleted_at, newest, horizon))
             else:
                 pending.append(key)
         return pending

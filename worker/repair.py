@@ -11,7 +11,7 @@ import anyio
 import structlog
 
 from gears.audit_store import AuditStore
-from gears.document import decode, to_text, version_of
+from gears.document import decode, to_text
 from gears.engines import Absent, Engine
 from gears.errors import ForeignKey, PreconditionFailed, RedisRefused
 from gears.failpoint import reached
@@ -53,7 +53,7 @@ async def repair(
     """
     reasons = await _refused_before(store, drift)
     tried = [proof for proof in drift if proof.key not in reasons]
-    await _bring_together(redis, engine, tried)
+    await _bring_together(redis, store, engine, tried)
     settled = await prover.settle([proof.key for proof in tried])
     reasons |= await _refused_before(store, tried)
     different = {proof.key for proof in settled.proofs if proof.verdict.kind in DRIFT}
@@ -86,7 +86,7 @@ async def delete_absent(engine: Engine, keys: Sequence[bytes]) -> int:
     return deleted
 
 
-async def _bring_together(redis: Redis, engine: Engine, proofs: Sequence[Proof]) -> None:
+async def _bring_together(redis: Redis, store: AuditStore, engine: Engine, proofs: Sequence[Proof]) -> None:
     """Repair; whether it was repaired shows when the keys are compared again."""
     ahead = [proof for proof in proofs if proof.verdict.kind is Kind.AHEAD]
     await _backfill(redis, Names(engine.mapping.prefix), [proof for proof in proofs if proof not in ahead])
@@ -94,7 +94,7 @@ async def _bring_together(redis: Redis, engine: Engine, proofs: Sequence[Proof])
         await make_room(redis, Names(engine.mapping.prefix), max(proof.mongo_version or 0 for proof in ahead))
         reached("room made")
     for proof in ahead:
-        await _roll_back(engine, proof)
+        await _roll_back(engine, store, proof)
         reached("one of them rolled back")
 
 
@@ -114,11 +114,16 @@ async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None
     reached("backfills queued")
 
 
-async def _roll_back(engine: Engine, proof: Proof) -> None:
+async def _roll_back(engine: Engine, store: AuditStore, proof: Proof) -> None:
+    """Give Redis what MongoDB holds, which is not of what Redis has forgotten any more: what comes later is newer."""
+    document_id, held = engine.mapping.id_of(proof.key), proof.mongo_version or 0
     document = None if proof.stored is None else to_text(decode(proof.stored))
-    version = 0 if proof.stored is None else version_of(proof.stored)
+    version = 0 if proof.stored is None else held
     seen = proof.state if isinstance(proof.state, bytes) else b""
     try:
-        await engine.roll_back(engine.mapping.id_of(proof.key), seen, document, version=version, since=proof.newest)
+        given = await engine.roll_back(document_id, seen, document, version=version, since=proof.newest)
     except RedisRefused as error:
         log.error("Redis refused a roll-back", key=repr(proof.key)[1:], error=str(error))
+        return
+    if given and (above := proof.horizon.above(held)) > held:
+        await store.raise_version(document_id, held, above)
