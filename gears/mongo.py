@@ -86,13 +86,13 @@ class Checkpoint:
     Args:
         committed: everything up to this entry is committed.
         newest: no state that MongoDB holds is newer than this entry.
-        at_ms: when that was written, in milliseconds of the Unix epoch by the committer's clock.
+        clock: the id that Redis's clock would have given when that was read.
         fence: no state that Redis was given back after a rewind is newer than this.
     """
 
     committed: EntryId
     newest: EntryId
-    at_ms: int = 0
+    clock: EntryId = ZERO
     fence: EntryId = ZERO
 
 
@@ -223,7 +223,7 @@ class Store:
             try:
                 await self._checkpoints.update_one(
                     {"_id": self.mapping.prefix},
-                    {"$max": versions, "$set": {"at": datetime.now(UTC)}},
+                    {"$max": versions, "$set": {"at": datetime.now(UTC), "clock": Int64(checkpoint.clock.version)}},
                     upsert=True,
                 )
                 reached("checkpoint written")
@@ -245,9 +245,8 @@ class Store:
             return None
         committed = int(found["v"])
         newest = int(found.get("newest", committed))
-        at_ms = int(found["at"].timestamp() * 1000) if "at" in found else 0
-        fence = EntryId.of_version(int(found.get("fence", 0)))
-        return Checkpoint(EntryId.of_version(committed), EntryId.of_version(newest), at_ms, fence)
+        versions = (committed, newest, int(found.get("clock", 0)), int(found.get("fence", 0)))
+        return Checkpoint(*map(EntryId.of_version, versions))
 
     async def keep_fence(self, fence: int) -> None:
         """Remember the version that is about to be given to what Redis is given back; it may forget that it was."""
@@ -284,8 +283,13 @@ class Store:
             alive = await self._alive([document for document in found if isinstance(document.get(id_field), str)])
             these = {id_field: {"$in": [document[id_field] for document in alive], "$not": {"$type": "array"}}}
             older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
-            with suppress(WriteError):  # somebody's validation of documents: those stay as they are
-                await self._documents.update_many(these | older, {"$set": {"_sync.v": Int64(fence)}})
+            raised = {"$set": {"_sync.v": Int64(fence)}}
+            operations = [UpdateOne(self._with_id(document[id_field]) | older, raised) for document in alive]
+            try:
+                if operations:
+                    await self._documents.bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                _raise_transient(error)  # the rest is somebody's validation of documents: those stay as they are
             yield await self._alive(await self._documents.find(these).to_list(None))
 
     async def deleted_above(self, version: int, *, fence: int) -> AsyncIterator[list[str]]:
@@ -379,10 +383,8 @@ class Store:
 
     async def _refusals(self, changes: Sequence[Change], error: BulkWriteError) -> dict[str, str]:
         """Tell refusals from newer states (neither is done again) and from what must be done again (raised)."""
-        details = error.details
-        failed: list[Document] = details.get("writeErrors", [])
-        if details.get("writeConcernErrors") or any(failure["code"] in _TRANSIENT for failure in failed):
-            raise error
+        _raise_transient(error)
+        failed: list[Document] = error.details.get("writeErrors", [])
         duplicates = {changes[f["index"]].document_id for f in failed if f["code"] == DUPLICATE_KEY}
         held = await self.versions(duplicates) if duplicates else {}
         refused = {}
@@ -439,3 +441,10 @@ class Store:
     def _tombstone(self, change: Remove, now: datetime) -> Any:
         update = {"$max": {"v": Int64(change.version)}, "$set": {"mapping": self.mapping.prefix, "at": now}}
         return UpdateOne({"_id": self.mapping.key(change.document_id)}, update, upsert=True)
+
+
+def _raise_transient(error: BulkWriteError) -> None:
+    """Raise it if what failed is to be done again."""
+    failed = error.details.get("writeErrors", [])
+    if error.details.get("writeConcernErrors") or any(failure["code"] in _TRANSIENT for failure in failed):
+        raise error

@@ -558,3 +558,39 @@ async def test_what_arrived_late_is_not_put_before_what_is_written_while_nobody_
         assert (await stack.get("a", "notes"))["n"] == 3
     finally:
         await stack.close()
+
+
+async def test_a_write_that_was_captured_before_a_rewind_and_refused_after_it_is_not_called_committed(
+    own_stack: Stack,
+) -> None:
+    """What is given back has a higher version than the write, which says nothing of it."""
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.worker.stop()
+    await own_stack.redis_client.flushall()
+    answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"Prefer": "respond-async"})
+    await own_stack.set("a", {"n": 2**63}, prefix="notes")
+    await own_stack.worker.start(FAILPOINTS="kill documents given back", wait=False)
+
+    async def killed() -> bool:
+        return not own_stack.worker.running
+
+    await eventually(killed)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert await standing(own_stack, answer.headers["Sync-Token"]) == "refused"
+    assert (await in_mongodb(own_stack))["a"]["n"] == 1
+    assert (await in_redis(own_stack))["a"]["n"] == 1
+
+
+async def test_a_line_is_drawn_once_after_a_restart(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.redis.kill()
+    await own_stack.redis.start()
+    await recovered(own_stack)
+    for _ in range(2):
+        await own_stack.worker.stop()
+        await own_stack.worker.start()
+        await own_stack.drained("notes")
+    assert await own_stack.redis_client.llen(Names("notes").forgotten) == 1

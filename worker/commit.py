@@ -31,7 +31,7 @@ from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
 from worker.rewind import Rewind, find_rewind
-from worker.room import forget
+from worker.room import forget, has_forgotten
 from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024
@@ -88,6 +88,7 @@ class Committer:
         self._ahead = Ahead(redis, self._names)
         self._runs = Runs(b"", ZERO)
         self._rewind: Rewind | None = None
+        self._lost = ZERO
         self._reader = Reader(wire, self._names)
 
     async def run(self) -> None:
@@ -114,17 +115,14 @@ class Committer:
                     self._reporter.restoring(f"Redis forgot what was committed after {self._watermark}")
                     restored = await self._rewind.restore(self._lease.check)
                     self._log.warning("gave Redis back what it had lost", keys=restored)
-                elif await self._was_restarted():
-                    checkpoint = await self._store.checkpoint() or Checkpoint(ZERO, ZERO)
-                    await forget(self._redis, self._names, checkpoint, after=checkpoint.newest)
+                checkpoint = await self._store.checkpoint() or Checkpoint(ZERO, ZERO)
+                self._lost = checkpoint.fence
+                run = await server_run(self._redis)
+                if self._rewind is None and await has_forgotten(self._redis, self._names, run):
+                    await forget(self._redis, self._names, run, checkpoint, after=checkpoint.newest)
         self._runs = await self._last_run()
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)
-
-    async def _was_restarted(self) -> bool:
-        """Whether Redis was restarted since the last commit: it may have lost what was under way to MongoDB."""
-        run: Any = await self._redis.get(self._names.run)
-        return run is not None and run != await server_run(self._redis)
 
     async def _last_run(self) -> Runs:
         run: Any = await self._redis.get(self._names.run) or b""
@@ -181,7 +179,7 @@ class Committer:
         }
         last = entries[-1].id
         self._lease.check()
-        checkpoint = Checkpoint(last, max(last, batch.newest))
+        checkpoint = Checkpoint(last, max(last, batch.newest), batch.clock)
         refused, following = await self._write([change for _, change in changes.values()], checkpoint)
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
@@ -226,8 +224,7 @@ class Committer:
 
     async def _refuse(self, refusals: Sequence[Refusal], last: EntryId) -> dict[EntryId, str]:
         self._inherited = max(self._inherited, last)  # should this have to be done again
-        lost = ZERO if self._rewind is None else self._rewind.checkpoint.newest
-        return await refuse(self._redis, self._engine, self._store, refusals, self._ahead, last=last, lost=lost)
+        return await refuse(self._redis, self._engine, self._store, refusals, self._ahead, last=last, lost=self._lost)
 
     async def _decide(self, key: KeyEntries, state: State) -> Decision:
         if isinstance(state, bytes) and len(state) > _LARGE:

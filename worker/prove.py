@@ -139,7 +139,8 @@ class Prover:
 
 def read_skipped(skipped: bytes | None, *forgotten: bytes) -> list[tuple[int, int]]:
     """What is kept under `Names.skipped` and `Names.forgotten`."""
-    versions = [EntryId.parse(entry_id).version for text in (skipped or b"", *forgotten) for entry_id in text.split()]
+    texts = ((skipped or b"").split(), *(line.split()[:2] for line in forgotten))
+    versions = [EntryId.parse(entry_id).version for text in texts for entry_id in text]
     return list(zip(versions[::2], versions[1::2], strict=True))
 
 

@@ -105,7 +105,7 @@ class Rewind:
             MongoError, RedisError: it isn't complete; do it again.
         """
         self._run = await server_run(self._redis)
-        fence = await forget(self._redis, self._names, self.checkpoint, after=self._watermark)
+        fence = await forget(self._redis, self._names, self._run, self.checkpoint, after=self._watermark)
         await self._store.keep_fence(fence)
         reached("stream moved on")
         report = self._report
@@ -150,7 +150,7 @@ class Rewind:
         checkpoint = self.checkpoint
         if entry.run == self._run or entry.id > checkpoint.newest:
             return True
-        return self._watermark == ZERO and entry.id.ms > checkpoint.at_ms
+        return self._watermark == ZERO and entry.id > checkpoint.clock
 
     async def _read_stream(self) -> list[Entry]:
         page: Any = await self._redis.xrange(self._names.stream, f"({self._seen}", count=_PAGE)

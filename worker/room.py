@@ -3,6 +3,8 @@
 Each is one script, so that no write comes in between and nobody stops halfway.
 """
 
+from typing import Any
+
 from gears.gaps import REMEMBERED_GAPS
 from gears.mongo import Checkpoint
 from gears.redis import Redis
@@ -45,9 +47,9 @@ _FORGET = f"""{_NEWEST}
 redis.call('LTRIM', KEYS[2], 1 - ARGV[6], -1)
 local time, id = redis.call('TIME'), '*'
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ahead = math.max((parts(newest)), (parts(ARGV[2])))
-if ahead > now then
-    id = string.format('%.0f-0', ahead + ARGV[4])
+local last, floor = (parts(newest)), (parts(ARGV[2]))
+if last > now or floor >= now then
+    id = string.format('%.0f-0', math.max(last, floor) + ARGV[4])
     local since, before = newest, string.format('%.0f-0', now)
     if below(since, ARGV[3]) then since = ARGV[3] end
     if below(since, before) then
@@ -57,7 +59,7 @@ if ahead > now then
 end
 local ms, seq = parts(redis.call('XADD', KEYS[1], id, 'e', '{REWIND}'))
 if seq < 2 then ms, seq = ms - 1, seq + 1048576 end
-redis.call('RPUSH', KEYS[2], string.format('%s %.0f-%.0f', ARGV[1], ms, seq - 2))
+redis.call('RPUSH', KEYS[2], string.format('%s %.0f-%.0f %s', ARGV[1], ms, seq - 2, ARGV[7]))
 return string.format('%.0f-%.0f', ms, seq - 1)
 """
 """Redis numbers entries by its clock. Where they run ahead of it, this one leaps over those that may be lost; and if
@@ -75,12 +77,13 @@ async def make_room(redis: Redis, names: Names, version: int) -> None:
     await redis.execute_command("EVAL", _MAKE_ROOM, len(keys), *keys, str(highest), str(highest.next))
 
 
-async def forget(redis: Redis, names: Names, checkpoint: Checkpoint, *, after: EntryId) -> int:
+async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint, *, after: EntryId) -> int:
     """Draw a line under what Redis may have forgotten.
 
     Args:
         redis: client with replies as bytes.
         names: the mapping's names.
+        run: the present run of the server.
         checkpoint: how far MongoDB is; what comes from now on has higher versions.
         after: what MongoDB holds with a version above this, and doesn't get from now on, Redis may have forgotten.
 
@@ -88,7 +91,13 @@ async def forget(redis: Redis, names: Names, checkpoint: Checkpoint, *, after: E
         A version above all that there are and below all that come, for documents that Redis is given back.
     """
     keys = (names.stream, names.forgotten, names.gaps)
-    last = EntryId(checkpoint.at_ms, 0)
     numbers = (_LEAP_MS, REMEMBERED_GAPS, _REMEMBERED)
-    args = (str(after), str(max(checkpoint.newest, checkpoint.fence)), str(last), *numbers)
+    args = (str(after), str(max(checkpoint.newest, checkpoint.fence)), str(checkpoint.clock), *numbers, run)
     return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
+
+
+async def has_forgotten(redis: Redis, names: Names, run: bytes) -> bool:
+    """Whether the server was restarted since the last commit, and no line has been drawn since."""
+    committed: Any = await redis.get(names.run)
+    lines: Any = await redis.lrange(names.forgotten, -1, -1)
+    return committed is not None and run != committed and not any(line.split()[-1] == run for line in lines)

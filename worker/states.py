@@ -24,6 +24,7 @@ local after, most, most_bytes, pages = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV
 local taken, states, known, bytes = {}, {}, {}, 0
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local watermark = redis.call('GET', KEYS[2]) or '0-0'
+local time = redis.call('TIME')
 for page = 1, pages do
     local entries = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', most)
     for _, entry in ipairs(entries) do
@@ -32,7 +33,7 @@ for page = 1, pages do
             if fields[i] == 'k' then key = fields[i + 1] end
         end
         if key ~= '' and not known[key] then
-            if #states == most or bytes > most_bytes then return {taken, states, newest, watermark} end
+            if #states == most or bytes > most_bytes then return {taken, states, newest, watermark, time} end
             known[key] = true
             local document = redis.pcall('JSON.GET', key)
             if type(document) == 'string' then
@@ -48,7 +49,7 @@ for page = 1, pages do
     end
     if #entries < most or #states == most then break end
 end
-return {taken, states, newest, watermark}
+return {taken, states, newest, watermark, time}
 """
 """In one atomic step, so that what tells a deleted key from a lost one belongs to its state."""
 
@@ -63,6 +64,7 @@ class Batch:
         states: each key's present state.
         newest: the stream's newest entry when they were read, which may be a later one; none of them is newer.
         watermark: the watermark in Redis at that moment.
+        clock: the id that Redis's clock would have given then.
     """
 
     entries: Sequence[Entry]
@@ -70,6 +72,7 @@ class Batch:
     states: dict[bytes, State]
     newest: EntryId
     watermark: EntryId
+    clock: EntryId
 
 
 class Reader:
@@ -94,7 +97,7 @@ class Reader:
         """
         stream, gone, start = self._names.stream, self._names.gone, len(self._names.prefix) + 2
         waiting = [("XREAD", "COUNT", 1, "BLOCK", _WAIT_MS, "STREAMS", stream, str(after))] if wait else []
-        *_, (raw, found, newest, watermark) = await self._wire.send_all(
+        *_, (raw, found, newest, watermark, time) = await self._wire.send_all(
             *waiting,
             ("EVAL", _READ, 2, stream, self._names.watermark, str(after), most, READ_BYTES, _PAGES, gone, start),
         )
@@ -106,7 +109,8 @@ class Reader:
         for key_entries in keys.values():
             key_entries.as_of = as_of
         states = {key: _state(keys[key], *state) for key, *state in found}
-        return Batch(entries, list(keys.values()), states, as_of, EntryId.parse(watermark))
+        clock = EntryId(int(time[0]) * 1000 + int(time[1]) // 1000, 0)
+        return Batch(entries, list(keys.values()), states, as_of, EntryId.parse(watermark), clock)
 
 
 def _state(entries: KeyEntries, document: bytes | None, kind: bytes = b"", mark: bytes | None = None) -> State:
