@@ -145,7 +145,7 @@ class Faults:
         for _ in range(_MOST_CRASHES):
             with suppress(AssertionError):
                 return await process.start()
-            if process.running or process.exit_code != -signal.SIGSEGV:
+            if process.running or process.exit_code not in (-signal.SIGSEGV, -signal.SIGABRT):
                 break
             self.done["crash"] = self.done.get("crash", 0) + 1
         raise AssertionError(f"Redis doesn't start: {process.log}")
