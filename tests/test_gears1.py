@@ -285,6 +285,7 @@ async def test_whatever_becomes_of_a_multi_no_other_call_is_taken_for_it(
             assert json.loads(written.document) == {"n": n}
             assert (await engine.status()).working
     await real.drained()
+    await real.drained("notes")
     assert await real.stored(new_id) == {"id": new_id, "n": 38}
     assert await real.stored(new_id, "notes") == {"id": new_id, "n": 39}
 
