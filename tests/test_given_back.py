@@ -1,0 +1,204 @@
+"""Promises 1 to 4 for what Redis is given back after it forgot it, and for what reaches MongoDB only then."""
+
+import shutil
+
+import pytest
+from bson import Int64
+
+from gears.document import encode
+from gears.mongo import Checkpoint, Store, Upsert, open_client
+from gears.stream import ZERO, EntryId, Names
+from tests.engines import KindStack
+from tests.stack import Stack, eventually
+from tests.test_rewind import in_mongodb, in_redis, lose_everything_since, put, recovered, standing
+
+
+async def arrives_late(stack: Stack, document_id: str, n: int, version: int) -> None:
+    """As the commit of a write that Redis has forgotten meanwhile does, if MongoDB was slow."""
+    mapping = stack.settings.mappings[1]
+    late = Upsert(document_id, version, encode(mapping, document_id, {"n": n}, version))
+    client = open_client(stack.mongo_uri, timeout=5)
+    try:
+        await Store(client, mapping).commit([late], Checkpoint(ZERO, ZERO))
+    finally:
+        client.close()
+    await stack.redis_client.set(Names("notes").sweep, "asked for by a test")
+
+
+async def test_what_was_under_way_when_redis_forgot_it_replaces_nothing_that_was_given_back(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "older", 0)
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    last = EntryId.parse(await put(own_stack, "lost", 1))
+    await lose_everything_since(own_stack, "snapshot")
+    await recovered(own_stack)
+    await arrives_late(own_stack, "lost", 2, last.next.version)
+    await arrives_late(own_stack, "older", 2, last.next.version)
+    expected = {"lost": {"id": "lost", "n": 1}, "older": {"id": "older", "n": 2}}
+
+    async def settled() -> bool:
+        return await in_redis(own_stack) == expected
+
+    await eventually(settled, within=10)
+    await own_stack.drained("notes")
+    assert await in_mongodb(own_stack) == expected
+    await own_stack.set("lost", {"n": 3}, prefix="notes")
+    await own_stack.drained("notes")
+    assert await own_stack.stored("lost", "notes") == {"id": "lost", "n": 3}
+
+
+async def late_after_a_restart(stack: Stack) -> None:
+    """Redis was restarted; what had been under way, a newer state of `a`, arrives afterwards and is given to Redis."""
+    last = EntryId.parse(await put(stack, "a", 1))
+    await stack.redis.kill()
+    await stack.redis.start()
+    await recovered(stack)
+    await put(stack, "b", 1)
+    await arrives_late(stack, "a", 2, last.next.version)
+
+    async def given() -> bool:
+        document = await stack.get("a", "notes")
+        return document is not None and bool(document["n"] == 2)
+
+    await eventually(given, within=10)
+    await stack.drained("notes")
+    assert await stack.stored("a", "notes") == {"id": "a", "n": 2}
+
+
+async def test_what_was_under_way_when_redis_was_restarted_is_newer_than_what_redis_holds(own_stack: Stack) -> None:
+    """Nobody's loss was seen, since it had not been committed; MongoDB doesn't go back all the same."""
+    await own_stack.start()
+    await late_after_a_restart(own_stack)
+    await put(own_stack, "a", 3)
+    assert await own_stack.stored("a", "notes") == {"id": "a", "n": 3}
+
+
+async def test_a_deleted_document_that_arrived_late_is_not_given_back(own_stack: Stack) -> None:
+    await own_stack.start()
+    late = EntryId.parse(await put(own_stack, "deleted", 1))
+    assert (await own_stack.client.delete("/notes/deleted")).status_code == 204
+    await put(own_stack, "kept", 1)
+    await own_stack.worker.stop()
+    await own_stack.mongo_client.test.notes.insert_one({"id": "deleted", "n": 1, "_sync": {"v": Int64(late.version)}})
+    await own_stack.redis_client.flushall()
+    await own_stack.worker.start(wait=False)
+    await recovered(own_stack)
+    assert set(await in_redis(own_stack)) == {"kept"}
+    assert (await own_stack.client.get("/notes/deleted")).status_code == 404
+
+
+async def test_a_document_whose_id_somebody_made_an_array_keeps_nothing_from_being_given_back(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await put(own_stack, "b", 1)
+    await own_stack.mongo_client.test.notes.update_one({"id": "a"}, {"$set": {"id": ["x", "y"]}})
+    await own_stack.redis_client.flushall()
+    await eventually(lambda: own_stack.get("b", "notes"), within=20)
+    await recovered(own_stack)
+    assert set(await in_redis(own_stack)) == {"b"}
+    await put(own_stack, "b", 2)
+
+
+async def test_what_is_written_again_while_nobody_listens_is_kept_though_its_delete_was_given_back(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Without Gears, where only a sweep finds it: the delete isn't of what Redis has forgotten since."""
+    stack = KindStack(tmp_path_factory.mktemp("again"), "redis-8.2-function", WT_LEASE_TTL="1.5")
+    try:
+        await stack.start()
+        await put(stack, "kept", 1)
+        await put(stack, "deleted", 1)
+        assert (await stack.client.delete("/notes/deleted")).status_code == 204
+        await stack.redis_client.flushall()
+        await eventually(lambda: stack.get("kept", "notes"), within=20)
+        await recovered(stack)
+        await stack.worker.stop()
+        await stack.set("deleted", {"n": 2}, prefix="notes")
+        await stack.worker.start()
+
+        async def settled() -> bool:
+            return bool(await stack.stored("deleted", "notes"))
+
+        await eventually(settled, within=20)
+        assert await stack.get("deleted", "notes") == {"n": 2}
+    finally:
+        await stack.close()
+
+
+async def test_a_rewind_that_redis_forgets_leaves_nothing_in_mongodb_above_what_comes(own_stack: Stack) -> None:
+    """The first one's line lies far ahead, as the ids that Redis had then; the second one knows nothing of these."""
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.worker.stop()
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    await own_stack.redis_client.delete("sync:{notes}:watermark")
+    await own_stack.worker.start(wait=False, FAILPOINTS="kill documents given back")
+
+    async def killed() -> bool:
+        return not own_stack.worker.running
+
+    await eventually(killed)
+    await own_stack.redis_client.flushall()
+    await own_stack.worker.start(wait=False)
+    await eventually(lambda: own_stack.get("a", "notes"), within=20)
+    await recovered(own_stack)
+    await put(own_stack, "a", 2)
+    assert await own_stack.stored("a", "notes") == {"id": "a", "n": 2}
+
+
+async def test_what_arrived_late_is_not_put_before_what_is_written_while_nobody_listens(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    stack = KindStack(tmp_path_factory.mktemp("late"), "redis-8.2-function", WT_LEASE_TTL="1.5")
+    try:
+        await stack.start()
+        await late_after_a_restart(stack)
+        await recovered(stack)
+        await stack.worker.stop()
+        await stack.set("a", {"n": 3}, prefix="notes")
+        await stack.worker.start()
+
+        async def same() -> bool:
+            one, other = await stack.get("a", "notes"), await stack.stored("a", "notes")
+            return one is not None and other is not None and one["n"] == other["n"]
+
+        await eventually(same, within=20)
+        assert (await stack.get("a", "notes"))["n"] == 3
+    finally:
+        await stack.close()
+
+
+async def test_a_write_that_was_captured_before_a_rewind_and_refused_after_it_is_not_called_committed(
+    own_stack: Stack,
+) -> None:
+    """What is given back has a higher version than the write, which says nothing of it."""
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.worker.stop()
+    await own_stack.redis_client.flushall()
+    answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"Prefer": "respond-async"})
+    await own_stack.set("a", {"n": 2**63}, prefix="notes")
+    await own_stack.worker.start(FAILPOINTS="kill documents given back", wait=False)
+
+    async def killed() -> bool:
+        return not own_stack.worker.running
+
+    await eventually(killed)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert await standing(own_stack, answer.headers["Sync-Token"]) == "refused"
+    assert (await in_mongodb(own_stack))["a"]["n"] == 1
+    assert (await in_redis(own_stack))["a"]["n"] == 1
+
+
+async def test_a_line_is_drawn_once_after_a_restart(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.redis.kill()
+    await own_stack.redis.start()
+    await recovered(own_stack)
+    for _ in range(2):
+        await own_stack.worker.stop()
+        await own_stack.worker.start()
+        await own_stack.drained("notes")
+    assert await own_stack.redis_client.llen(Names("notes").forgotten) == 1
