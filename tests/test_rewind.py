@@ -248,6 +248,35 @@ async def test_a_token_of_what_redis_lost_is_called_lost_and_one_of_what_mongodb
     assert await standing(own_stack, last) == "committed"
 
 
+async def test_no_token_is_called_committed_when_only_the_checkpoint_had_reached_mongodb(own_stack: Stack) -> None:
+    """Checkpoint and documents are written at the same time; Redis and the worker go down in between."""
+    await own_stack.start()
+    committed = await put(own_stack, "committed", 0)
+    await own_stack.worker.stop()
+    [aof] = (own_stack.folder / "redis" / "appendonlydir").glob("*.incr.aof")
+    size = aof.stat().st_size
+    large, tokens = "x" * 80_000, {}
+    for n in range(100):
+        answer = await own_stack.client.put(f"/notes/{n}", json={"x": large}, headers={"Prefer": "respond-async"})
+        tokens[str(n)] = answer.headers["Sync-Token"]
+    await own_stack.worker.start(wait=False, FAILPOINTS="kill checkpoint written")
+
+    async def killed() -> bool:
+        return not own_stack.worker.running
+
+    await eventually(killed)
+    await own_stack.redis.kill()
+    os.truncate(aof, size)
+    await own_stack.redis.start()
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    await put(own_stack, "after", 0)
+    stored = await in_mongodb(own_stack)
+    assert not tokens.keys() <= stored.keys()
+    assert [n for n in tokens if await standing(own_stack, tokens[n]) == "committed" and n not in stored] == []
+    assert await standing(own_stack, committed) == "committed"
+
+
 @pytest.mark.parametrize("kind", ["redis-stack-7.4-gears2", "redis-8.2-function"])
 async def test_no_token_is_given_out_twice_though_the_stream_is_ahead_of_the_clock(
     kind: str, tmp_path_factory: pytest.TempPathFactory
