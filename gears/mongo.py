@@ -4,6 +4,7 @@ Beside a mapping's own collection, its database holds five of ours: `sync_tombst
 `sync_dead_letters`, `sync_audits` and `sync_rewinds`.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -84,16 +85,20 @@ class Checkpoint:
     """How far MongoDB is.
 
     Args:
-        committed: everything up to this entry is committed.
+        committed: everything up to this entry is committed, or was about to be: it is written beside the documents.
         newest: no state that MongoDB holds is newer than this entry.
         clock: the id that Redis's clock would have given when that was read.
         fence: no state that Redis was given back after a rewind is newer than this.
+        certain: everything up to this entry was committed before.
+        batches: of what lies in between, for each batch the entry that its states are as new as, and their number.
     """
 
     committed: EntryId
     newest: EntryId
     clock: EntryId = ZERO
     fence: EntryId = ZERO
+    certain: EntryId = ZERO
+    batches: tuple[tuple[EntryId, int], ...] = ()
 
 
 def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
@@ -217,15 +222,11 @@ class Store:
             except PyMongoError as error:
                 failures.append(error)
 
-        versions = {"v": Int64(checkpoint.committed.version), "newest": Int64(checkpoint.newest.version)}
+        update = _checkpoint_update(checkpoint)
 
         async def write_checkpoint() -> None:
             try:
-                await self._checkpoints.update_one(
-                    {"_id": self.mapping.prefix},
-                    {"$max": versions, "$set": {"at": datetime.now(UTC), "clock": Int64(checkpoint.clock.version)}},
-                    upsert=True,
-                )
+                await self._checkpoints.update_one({"_id": self.mapping.prefix}, update, upsert=True)
                 reached("checkpoint written")
             except PyMongoError as error:
                 failures.append(error)
@@ -244,9 +245,36 @@ class Store:
         if found is None:
             return None
         committed = int(found["v"])
-        newest = int(found.get("newest", committed))
-        versions = (committed, newest, int(found.get("clock", 0)), int(found.get("fence", 0)))
-        return Checkpoint(*map(EntryId.of_version, versions))
+        optional = {"newest": committed, "clock": 0, "fence": 0, "certain": committed}
+        versions = {name: int(found.get(name, otherwise)) for name, otherwise in optional.items()}
+        told = found.get("batches", {})
+        batches = told["newest"] if told.get("v") == committed else ()  # those of another commit say nothing of this
+        return Checkpoint(
+            EntryId.of_version(committed),
+            **{name: EntryId.of_version(version) for name, version in versions.items()},
+            batches=tuple((EntryId.of_version(version), states) for version, states in batches),
+        )
+
+    async def settle(self, checkpoint: Checkpoint) -> EntryId:
+        """Find out, and remember, up to which entry everything is committed; nobody may commit meanwhile.
+
+        The checkpoint may have come without the documents. They are there if there are as many states of their
+        versions; else they count as not committed.
+        """
+        expected: Counter[int] = Counter()
+        for newest, states in checkpoint.batches:
+            expected[newest.version] += states
+        complete = bool(checkpoint.batches)
+        for version, states in expected.items():
+            complete = complete and (states == 0 or await self._count_at(version) == states)
+        certain = max(checkpoint.certain, checkpoint.committed if complete else ZERO)
+        found = {"$max": {"certain": Int64(certain.version)}, "$unset": {"batches": ""}}
+        await self._checkpoints.update_one({"_id": self.mapping.prefix}, found)
+        return certain
+
+    async def _count_at(self, version: int) -> int:
+        documents = await self._documents.count_documents({"_sync.v": Int64(version)})
+        return documents + await self._tombstones.count_documents({"mapping": self.mapping.prefix, "v": Int64(version)})
 
     async def keep_fence(self, fence: int) -> None:
         """Remember the version that is about to be given to what Redis is given back; it may forget that it was."""
@@ -441,6 +469,19 @@ class Store:
     def _tombstone(self, change: Remove, now: datetime) -> Any:
         update = {"$max": {"v": Int64(change.version)}, "$set": {"mapping": self.mapping.prefix, "at": now}}
         return UpdateOne({"_id": self.mapping.key(change.document_id)}, update, upsert=True)
+
+
+def _checkpoint_update(checkpoint: Checkpoint) -> Document:
+    newest = {"v": checkpoint.committed, "newest": checkpoint.newest, "certain": checkpoint.certain}
+    batches = [[Int64(newest.version), states] for newest, states in checkpoint.batches]
+    return {
+        "$max": {name: Int64(entry_id.version) for name, entry_id in newest.items()},
+        "$set": {
+            "at": datetime.now(UTC),
+            "clock": Int64(checkpoint.clock.version),
+            "batches": {"v": Int64(checkpoint.committed.version), "newest": batches},
+        },
+    }
 
 
 def _raise_transient(error: BulkWriteError) -> None:

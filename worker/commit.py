@@ -128,7 +128,7 @@ class Committer:
         run: Any = await self._redis.get(self._names.run) or b""
         if self._rewind is None:
             return Runs(run, self._watermark)
-        return Runs(run or b"forgotten", self._rewind.checkpoint.committed)
+        return Runs(run or b"forgotten", self._rewind.certain)
 
     async def _commit_next(self, position: EntryId, work: _Work | None) -> tuple[EntryId, _Work | None]:
         """Commit what follows an entry, as much as MongoDB manages in time.
@@ -179,7 +179,8 @@ class Committer:
         }
         last = entries[-1].id
         self._lease.check()
-        checkpoint = Checkpoint(last, max(last, batch.newest), batch.clock)
+        newest = max(last, batch.newest)
+        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, batches=((newest, len(changes)),))
         refused, following = await self._write([change for _, change in changes.values()], checkpoint)
         for document_id, reason in refused.items():
             key, _ = changes[document_id]

@@ -61,6 +61,8 @@ class Rewind:
         self._store = store
         self._watermark = watermark
         self.checkpoint = checkpoint
+        self.certain = ZERO
+        """Up to which entry everything is committed, once that is known."""
         self._names = Names(engine.mapping.prefix)
         self._run = b""
         self._written: set[bytes] = set()
@@ -104,6 +106,7 @@ class Rewind:
         Raises:
             MongoError, RedisError: it isn't complete; do it again.
         """
+        self.certain = max(await self._store.settle(self.checkpoint), min(self._watermark, self.checkpoint.committed))
         self._run = await server_run(self._redis)
         fence = await forget(self._redis, self._names, self._run, self.checkpoint, after=self._watermark)
         await self._store.keep_fence(fence)
