@@ -191,6 +191,29 @@ async def test_a_write_that_was_captured_before_a_rewind_and_refused_after_it_is
     assert (await in_redis(own_stack))["a"]["n"] == 1
 
 
+async def test_a_write_that_was_captured_before_a_rewind_and_committed_after_it_is_not_called_refused(
+    own_stack: Stack,
+) -> None:
+    """A worker committed it and stopped; by then the key had a state that was refused."""
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.worker.stop()
+    await own_stack.redis_client.flushall()
+    answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"Prefer": "respond-async"})
+    await own_stack.worker.start(FAILPOINTS="kill acknowledging", wait=False)
+
+    async def killed() -> bool:
+        return not own_stack.worker.running
+
+    await eventually(killed)
+    assert (await in_mongodb(own_stack))["a"]["n"] == 2
+    await own_stack.set("a", {"n": 2**63}, prefix="notes")
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert await standing(own_stack, answer.headers["Sync-Token"]) == "committed"
+    assert (await in_redis(own_stack))["a"]["n"] == 2
+
+
 async def test_a_line_is_drawn_once_after_a_restart(own_stack: Stack) -> None:
     await own_stack.start()
     await put(own_stack, "a", 1)

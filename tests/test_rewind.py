@@ -306,6 +306,42 @@ async def test_no_token_is_given_out_twice_though_the_stream_is_ahead_of_the_clo
         await stack.close()
 
 
+@pytest.mark.parametrize("kind", ["redis-stack-7.4-gears2", "redis-8.2-function"])
+async def test_no_token_is_given_out_twice_though_redis_loses_what_it_passed_on_to(
+    kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The stream is ahead of the clock; the worker moves it on, and then, when Redis has forgotten that, the recipe."""
+    stack = KindStack(tmp_path_factory.mktemp("twice"), kind, WT_LEASE_TTL="1.5")
+    try:
+        await stack.start()
+        await stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+        await put(stack, "before", 0)
+        await stack.worker.stop()
+        await stack.redis.kill()
+        await stack.redis.start()
+        await eventually(lambda: captures(stack))
+        [aof] = (stack.folder / "redis" / "appendonlydir").glob("*.incr.aof")
+        size = aof.stat().st_size
+        await stack.worker.start()
+        await recovered(stack)
+        committed = [await put(stack, str(n), 1) for n in range(5)]
+        await stack.worker.kill()
+        await stack.redis.kill()
+        os.truncate(aof, size)
+        await stack.redis.start()
+        await eventually(lambda: captures(stack))
+        asynchronous = {"Prefer": "respond-async"}
+        again = [await stack.client.put(f"/notes/{n}", json={"n": 2}, headers=asynchronous) for n in (5, 6, 7, 8, 9, 0)]
+        assert {answer.headers["Sync-Token"] for answer in again}.isdisjoint(committed)
+        await stack.worker.start()
+        await recovered(stack)
+        expected = {"before": 0, **dict.fromkeys("1234", 1), **dict.fromkeys("567890", 2)}
+        for side in (await in_mongodb(stack), await in_redis(stack)):
+            assert {key: document["n"] for key, document in side.items() if key != "kept-0"} == expected
+    finally:
+        await stack.close()
+
+
 async def test_what_was_written_after_a_flush_is_kept_or_called_lost_though_the_ids_went_back(own_stack: Stack) -> None:
     """And nobody commits between the flush and a restart of Redis that loses its tail, while ids were ahead before."""
     await own_stack.start()

@@ -46,7 +46,7 @@ async def refuse(
         refusals: the refused states.
         ahead: tells of later writes.
         last: the last entry of the batch.
-        lost: up to which entry versions in MongoDB say nothing of the entries that Redis has now.
+        lost: versions up to this entry's, in MongoDB, say nothing of the entries that Redis has now.
 
     Returns:
         The refused entries with their reasons; not those that a predecessor committed before the refused state came.
@@ -61,7 +61,7 @@ async def refuse(
         entry_id: refusal.reason
         for refusal in refusals
         for entry_id in refusal.entries.ids
-        if entry_id <= lost or not reaches(committed.get(refusal.entries.key, 0), entry_id.version)
+        if not reaches(committed.get(refusal.entries.key, 0), max(entry_id.version, lost.version + 1))
     }
     await record_refusals(redis, Names(engine.mapping.prefix), entries.items())
     reached("refusals recorded")

@@ -49,7 +49,7 @@ local time, id = redis.call('TIME'), '*'
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local last, floor = (parts(newest)), (parts(ARGV[2]))
 if last > now or floor >= now then
-    id = string.format('%.0f-0', math.max(last, floor) + ARGV[4])
+    id = string.format('%.0f-0', math.max(last, floor) + ARGV[4] + tonumber(ARGV[7], 16) % ARGV[4])
     local since, before = newest, string.format('%.0f-0', now)
     if below(since, ARGV[3]) then since = ARGV[3] end
     if below(since, before) then
@@ -62,8 +62,9 @@ if seq < 2 then ms, seq = ms - 1, seq + 1048576 end
 redis.call('RPUSH', KEYS[2], string.format('%s %.0f-%.0f %s', ARGV[1], ms, seq - 2, ARGV[7]))
 return string.format('%.0f-%.0f', ms, seq - 1)
 """
-"""Redis numbers entries by its clock. Where they run ahead of it, this one leaps over those that may be lost; and if
-Redis was emptied meanwhile, so that it gave ids by the clock again, those since then may be lost as well.
+"""Redis numbers entries by its clock. Where they run ahead of it, this one leaps over those that may be lost, but not
+to where another run has leapt, which may be lost too; and if Redis was emptied meanwhile, so that it gave ids by the
+clock again, those since then may be lost as well.
 
 LTRIM takes no memory and comes first, so that Redis lets the rest through also when it is out of memory: nothing would
 be committed, and no memory freed.

@@ -16,12 +16,13 @@ local LEAP_MS = 60000
 local run
 
 -- The first entry of a run, on a stream that is ahead of the clock: ids go on where Redis remembers, so entries that it
--- lost when it was restarted may have had the next ones. They are passed over, since nobody could tell them apart.
+-- lost when it was restarted may have had the next ones. They are passed over, since nobody could tell them apart; and so
+-- are those that another run passed on to, which may be lost as well.
 local function leap(id, ...)
     local ms = tonumber(string.match(id, '^%d+'))
     if ms < (tonumber(redis.call('TIME')[1]) + 1) * 1000 then return id end
     redis.call('XDEL', config.stream, id)
-    return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS), ...)
+    return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS + tonumber(run, 16) % LEAP_MS), ...)
 end
 
 -- Adds an entry; returns its id.

@@ -30,12 +30,13 @@ function add(client, key, event, ...more) {
 }
 
 // The first entry of a run, on a stream that is ahead of the clock: ids go on where Redis remembers, so entries that it
-// lost when it was restarted may have had the next ones. They are passed over, since nobody could tell them apart.
+// lost when it was restarted may have had the next ones. They are passed over, since nobody could tell them apart; and so
+// are those that another run passed on to, which may be lost as well.
 function leap(client, id, fields) {
     const ms = Number(id.split('-')[0]);
     if (ms < (Number(client.call('TIME')[0]) + 1) * 1000) return id;
     client.call('XDEL', config.stream, id);
-    return String(client.call('XADD', config.stream, `${ms + LEAP_MS}-0`, ...fields));
+    return String(client.call('XADD', config.stream, `${ms + LEAP_MS + (parseInt(run, 16) % LEAP_MS)}-0`, ...fields));
 }
 
 function isJson(client, key) {
