@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import Any, ClassVar
 
+import anyio
 import structlog
 from pydantic_core import from_json
 from redis.exceptions import RedisError, ResponseError
@@ -25,6 +26,9 @@ _MISSING = "subcommand not found"
 
 _QUEUED = "writethrough_queued"
 """The session that all mappings share: it takes the commands of a MULTI."""
+
+_LETTING_GO = 1.0
+"""Seconds that it may take those that were held to get their answers when the recipe is replaced."""
 
 _INSTALLING = "sync:installing"
 """A lock: RedisGears ends the whole server when one session is replaced twice at a time."""
@@ -74,9 +78,20 @@ class Gears1(CallEngine):
         if self.mapping.hold and await self._queued_version() != self._queued_config["version"]:
             await self._execute(_QUEUED, self._queued_config)
         if status.installed:
-            await self._trigger("close")
+            await self._let_all_go()
         await self._execute(self.library, self._config)
         return True
+
+    async def _let_all_go(self) -> None:
+        """Let those go that the recipe holds, until they have their answers: replacing it drops what is under way."""
+        await self._trigger("close")
+        mine = set((await self._session(self.library)).get("registrations", []))
+        with anyio.move_on_after(_LETTING_GO):
+            while True:
+                registrations = [found for found in await self._registrations() if found[b"id"] in mine]
+                if not any(map(_is_under_way, registrations)):
+                    return
+                await anyio.sleep(0.01)
 
     async def status(self) -> CaptureStatus:
         expected = self._config["version"]
@@ -125,11 +140,14 @@ class Gears1(CallEngine):
             return None
         return str(description.decode())
 
+    async def _registrations(self) -> list[dict[bytes, Any]]:
+        return [_pairs(found) for found in await self.redis.execute_command("RG.DUMPREGISTRATIONS")]
+
     async def _session(self, name: str) -> dict[str, Any]:
         [session] = await self.redis.execute_command("RG.PYDUMPSESSIONS", "SESSIONS", name)
         if not isinstance(session, list):
             return {}
-        return {key.decode(): value for key, value in zip(session[::2], session[1::2], strict=True)}
+        return {key.decode(): value for key, value in _pairs(session).items()}
 
     async def _execute(self, session: str, config: dict[str, Any]) -> None:
         code = f"CONFIG = {config!r}\n{self._code}"
@@ -155,3 +173,13 @@ class Gears1(CallEngine):
         if function in ("put", "remove"):
             return reply
         return reply[0] if reply else None
+
+
+def _is_under_way(registration: dict[bytes, Any]) -> bool:
+    """Whether it was called and hasn't answered."""
+    counts = _pairs(registration[b"RegistrationData"])
+    return bool(counts[b"numTriggered"] > sum(counts[name] for name in (b"numSuccess", b"numFailures", b"numAborted")))
+
+
+def _pairs(reply: list[Any]) -> dict[bytes, Any]:
+    return dict(zip(reply[::2], reply[1::2], strict=True))
