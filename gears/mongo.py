@@ -4,8 +4,7 @@ Beside a mapping's own collection, its database holds five of ours: `sync_tombst
 `sync_dead_letters`, `sync_audits` and `sync_rewinds`.
 """
 
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +23,14 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
+from gears.checkpoint import Checkpoint
 from gears.dead_letters import DeadLetter, keep
 from gears.document import version_of
 from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.rewinds import RewindReport, Rewinds
-from gears.stream import ZERO, EntryId, farthest, reaches
+from gears.stream import farthest, reaches
 from gears.unique import DUPLICATE_KEY, ensure_unique
 
 MongoError = PyMongoError
@@ -47,8 +47,6 @@ PAGE_BYTES = 16 * 1024 * 1024
 """How many bytes of documents, the last one not counted, are on a page at the most."""
 
 _RAW = CodecOptions(document_class=RawBSONDocument)
-
-_RESTORE_BATCH = 100
 
 _TRANSIENT = frozenset(
     # https://github.com/mongodb/specifications/blob/master/source/retryable-writes/retryable-writes.md, and what an
@@ -78,27 +76,6 @@ class Remove:
 
 
 Change = Upsert | Remove
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """How far MongoDB is.
-
-    Args:
-        committed: everything up to this entry is committed, or was about to be: it is written beside the documents.
-        newest: no state that MongoDB holds is newer than this entry.
-        clock: the id that Redis's clock would have given when that was read.
-        fence: no state that Redis was given back after a rewind is newer than this.
-        certain: everything up to this entry was committed before.
-        batches: of what lies in between, for each batch the entry that its states are as new as, and their number.
-    """
-
-    committed: EntryId
-    newest: EntryId
-    clock: EntryId = ZERO
-    fence: EntryId = ZERO
-    certain: EntryId = ZERO
-    batches: tuple[tuple[EntryId, int], ...] = ()
 
 
 def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
@@ -222,7 +199,7 @@ class Store:
             except PyMongoError as error:
                 failures.append(error)
 
-        update = _checkpoint_update(checkpoint)
+        update = checkpoint.update()
 
         async def write_checkpoint() -> None:
             try:
@@ -242,43 +219,7 @@ class Store:
     async def checkpoint(self) -> Checkpoint | None:
         """How far MongoDB knows itself to be; None when nothing was ever committed."""
         found = await self._checkpoints.find_one({"_id": self.mapping.prefix})
-        if found is None:
-            return None
-        committed = int(found["v"])
-        optional = {"newest": committed, "clock": 0, "fence": 0, "certain": committed}
-        versions = {name: int(found.get(name, otherwise)) for name, otherwise in optional.items()}
-        told = found.get("batches", {})
-        batches = told["newest"] if told.get("v") == committed else ()  # those of another commit say nothing of this
-        return Checkpoint(
-            EntryId.of_version(committed),
-            **{name: EntryId.of_version(version) for name, version in versions.items()},
-            batches=tuple((EntryId.of_version(version), states) for version, states in batches),
-        )
-
-    async def settle(self, checkpoint: Checkpoint) -> EntryId:
-        """Find out, and remember, up to which entry everything is committed; nobody may commit meanwhile.
-
-        The checkpoint may have come without the documents. They are there if there are as many states of their
-        versions; else they count as not committed.
-        """
-        expected: Counter[int] = Counter()
-        for newest, states in checkpoint.batches:
-            expected[newest.version] += states
-        complete = bool(checkpoint.batches)
-        for version, states in expected.items():
-            complete = complete and (states == 0 or await self._count_at(version) == states)
-        certain = max(checkpoint.certain, checkpoint.committed if complete else ZERO)
-        found = {"$max": {"certain": Int64(certain.version)}, "$unset": {"batches": ""}}
-        await self._checkpoints.update_one({"_id": self.mapping.prefix}, found)
-        return certain
-
-    async def _count_at(self, version: int) -> int:
-        documents = await self._documents.count_documents({"_sync.v": Int64(version)})
-        return documents + await self._tombstones.count_documents({"mapping": self.mapping.prefix, "v": Int64(version)})
-
-    async def keep_fence(self, fence: int) -> None:
-        """Remember the version that is about to be given to what Redis is given back; it may forget that it was."""
-        await self._checkpoints.update_one({"_id": self.mapping.prefix}, {"$max": {"fence": Int64(fence)}})
+        return None if found is None else Checkpoint.parse(found)
 
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions of those of these documents that are stored."""
@@ -298,43 +239,6 @@ class Store:
         deleted = await self.deleted(found[id_field] for found in documents if version_of(found))
         return [found for found in documents if deleted.get(found[id_field], -1) < version_of(found)]
 
-    async def documents_above(self, version: int, *, fence: int) -> AsyncIterator[list[Document]]:
-        """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time.
-
-        Their versions are raised to the fence before they are read: what was under way to MongoDB when Redis forgot it
-        doesn't replace them any more.
-        """
-        id_field = self.mapping.id_field
-        cursor = self._documents.find(self._above(version), {id_field: 1, "_sync": 1})
-        while found := await cursor.to_list(_RESTORE_BATCH):
-            # What was deleted since stays older than its delete.
-            alive = await self._alive([document for document in found if isinstance(document.get(id_field), str)])
-            these = {id_field: {"$in": [document[id_field] for document in alive], "$not": {"$type": "array"}}}
-            older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
-            raised = {"$set": {"_sync.v": Int64(fence)}}
-            operations = [UpdateOne(self._with_id(document[id_field]) | older, raised) for document in alive]
-            try:
-                if operations:
-                    await self._documents.bulk_write(operations, ordered=False)
-            except BulkWriteError as error:
-                _raise_transient(error)  # the rest is somebody's validation of documents: those stay as they are
-            yield await self._alive(await self._documents.find(these).to_list(None))
-
-    async def deleted_above(self, version: int, *, fence: int) -> AsyncIterator[list[str]]:
-        """Ids deleted at a higher version than this and not stored again since, some at a time.
-
-        Those deletes' versions are raised to the fence, too: they are not of what Redis has forgotten any more.
-        """
-        cursor = self._tombstones.find(self._buried_above(version), {"v": 1})
-        while found := await cursor.to_list(_RESTORE_BATCH):
-            deleted = {tombstone["_id"][len(self.mapping.prefix) + 1 :]: tombstone["v"] for tombstone in found}
-            stored = await self.versions(deleted)
-            ids = [i for i, at in deleted.items() if i not in stored or 0 < stored[i] <= at]
-            these = {"_id": {"$in": [self.mapping.key(i) for i in ids]}}
-            older = {"v": {"$gt": Int64(version), "$lt": Int64(fence)}}
-            await self._tombstones.update_many(these | older, {"$set": {"v": Int64(fence)}})
-            yield ids
-
     async def raise_version(self, document_id: str, held: int, version: int) -> None:
         """Give what is held of this document, or of its delete, a higher version, unless it has changed."""
         one, other = Int64(held), Int64(version)
@@ -349,18 +253,6 @@ class Store:
         """Keep refused states; the same state again changes nothing."""
         operations = [keep(letter, self.mapping, datetime.now(UTC)) for letter in letters]
         await self._dead_letters.bulk_write(operations, ordered=False)
-
-    async def count_above(self, version: int) -> tuple[int, int]:
-        """How many documents, and how many tombstones, have a higher version than this."""
-        documents = await self._documents.count_documents(self._above(version))
-        return documents, await self._tombstones.count_documents(self._buried_above(version))
-
-    async def keep_rewind(self, report: RewindReport) -> None:
-        """Keep this report; a rewind between the same two entries is the same one."""
-        found = {"_id": f"{report.mapping} {report.watermark} {report.checkpoint}"}
-        seen = {"found_at": report.found_at}
-        known = report.model_dump(exclude={"found_at"})
-        await self._rewinds.update_one(found, {"$setOnInsert": seen, "$set": known}, upsert=True)
 
     async def rewinds(self) -> Rewinds:
         """How often Redis had forgotten something, and the last time."""
@@ -411,7 +303,7 @@ class Store:
 
     async def _refusals(self, changes: Sequence[Change], error: BulkWriteError) -> dict[str, str]:
         """Tell refusals from newer states (neither is done again) and from what must be done again (raised)."""
-        _raise_transient(error)
+        raise_transient(error)
         failed: list[Document] = error.details.get("writeErrors", [])
         duplicates = {changes[f["index"]].document_id for f in failed if f["code"] == DUPLICATE_KEY}
         held = await self.versions(duplicates) if duplicates else {}
@@ -444,12 +336,6 @@ class Store:
             return list(pattern) == [self.mapping.id_field]
         return f"index: {self.mapping.id_field}_1 " in failure["errmsg"]
 
-    def _above(self, version: int) -> Document:
-        return {"_sync.v": {"$gt": Int64(version)}}
-
-    def _buried_above(self, version: int) -> Document:
-        return {"mapping": self.mapping.prefix, "v": {"$gt": Int64(version)}}
-
     def _older(self, change: Change) -> Document:
         newer = {"$gte": Int64(change.version), "$lte": Int64(farthest(change.version))}
         return {
@@ -471,20 +357,7 @@ class Store:
         return UpdateOne({"_id": self.mapping.key(change.document_id)}, update, upsert=True)
 
 
-def _checkpoint_update(checkpoint: Checkpoint) -> Document:
-    newest = {"v": checkpoint.committed, "newest": checkpoint.newest, "certain": checkpoint.certain}
-    batches = [[Int64(newest.version), states] for newest, states in checkpoint.batches]
-    return {
-        "$max": {name: Int64(entry_id.version) for name, entry_id in newest.items()},
-        "$set": {
-            "at": datetime.now(UTC),
-            "clock": Int64(checkpoint.clock.version),
-            "batches": {"v": Int64(checkpoint.committed.version), "newest": batches},
-        },
-    }
-
-
-def _raise_transient(error: BulkWriteError) -> None:
+def raise_transient(error: BulkWriteError) -> None:
     """Raise it if what failed is to be done again."""
     failed = error.details.get("writeErrors", [])
     if error.details.get("writeConcernErrors") or any(failure["code"] in _TRANSIENT for failure in failed):

@@ -8,9 +8,10 @@ import anyio.lowlevel
 import pytest
 
 from gears.backlog import last_entry
+from gears.checkpoint import Checkpoint
 from gears.document import encode
 from gears.mapping import Mapping
-from gears.mongo import Change, Checkpoint, Remove, Store, Upsert, open_client
+from gears.mongo import Change, Remove, Store, Upsert, open_client
 from gears.redis import AWAY, connect, own_wire
 from gears.stream import ZERO, EntryId, Names
 from tests.stack import Process, Stack, eventually

@@ -5,8 +5,9 @@ import shutil
 import pytest
 from bson import Int64
 
+from gears.checkpoint import Checkpoint
 from gears.document import encode
-from gears.mongo import Checkpoint, Store, Upsert, open_client
+from gears.mongo import Store, Upsert, open_client
 from gears.stream import ZERO, EntryId, Names
 from tests.engines import KindStack
 from tests.stack import Stack, eventually

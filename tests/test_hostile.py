@@ -8,10 +8,11 @@ import pytest
 from bson import Binary
 from httpx import AsyncClient
 
+from gears.checkpoint import Checkpoint
 from gears.document import encode
 from gears.engines import open_engine
 from gears.mapping import Mapping
-from gears.mongo import Change, Checkpoint, Remove, Store, Upsert, open_client
+from gears.mongo import Change, Remove, Store, Upsert, open_client
 from gears.stream import EntryId
 from tests.stack import Stack, eventually
 

@@ -7,8 +7,9 @@ import pymongo
 import pytest
 import pytest_asyncio
 
+from gears.checkpoint import Checkpoint
 from gears.document import encode
-from gears.mongo import Checkpoint, Remove, Store, Upsert, open_client
+from gears.mongo import Remove, Store, Upsert, open_client
 from gears.stream import EntryId
 from tests.stack import Stack, eventually
 

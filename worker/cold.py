@@ -17,7 +17,7 @@ from worker.committed import wait_committed
 from worker.compare import Kind
 from worker.prove import Proof, Prover
 from worker.repair import delete_absent
-from worker.rewind import find_rewind
+from worker.rewind import fell_back
 
 MOST_COLD = 100_000
 """Cold documents that one audit deletes; the next one goes on."""
@@ -90,5 +90,5 @@ async def _why_not(redis: Redis, engine: Engine, store: AuditStore) -> str:
     checkpoint = await store.checkpoint()
     if checkpoint is None or before.version > checkpoint.committed.version:
         return "Redis says it has committed more than MongoDB knows of: they don't belong together"
-    _, rewind = await find_rewind(redis, engine, store)
-    return "Redis has forgotten what it held" if rewind is not None else ""
+    _, fell = await fell_back(redis, engine.names, checkpoint)
+    return "Redis has forgotten what it held" if fell else ""

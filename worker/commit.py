@@ -15,14 +15,16 @@ from pymongo.errors import PyMongoError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from gears.backlog import last_entry
+from gears.checkpoint import Checkpoint
 from gears.engines import Engine
 from gears.errors import Rewound
 from gears.failpoint import reached
 from gears.gaps import Runs
 from gears.lane import Wire
-from gears.mongo import Change, Checkpoint, MongoError, Store
+from gears.mongo import Change, MongoError
 from gears.redis import Redis, server_run
 from gears.refusals import refusals_from
+from gears.rewind_store import RewindStore
 from gears.stream import ZERO, Entry, EntryId, Names
 from worker.acknowledge import Acknowledged, acknowledge
 from worker.ahead import Ahead
@@ -65,7 +67,7 @@ class Committer:
         self,
         redis: Redis,
         wire: Wire,
-        store: Store,
+        store: RewindStore,
         engine: Engine,
         lease: Lease,
         reporter: Reporter,
@@ -89,6 +91,7 @@ class Committer:
         self._runs = Runs(b"", ZERO)
         self._rewind: Rewind | None = None
         self._lost = ZERO
+        self._as_new: dict[EntryId, int] = {}
         self._reader = Reader(wire, self._names)
 
     async def run(self) -> None:
@@ -180,7 +183,8 @@ class Committer:
         last = entries[-1].id
         self._lease.check()
         newest = max(last, batch.newest)
-        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, batches=((newest, len(changes)),))
+        count = len(changes) + self._as_new.get(newest, 0)
+        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, states=count)
         refused, following = await self._write([change for _, change in changes.values()], checkpoint)
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
@@ -193,6 +197,7 @@ class Committer:
         refused_entries |= await self._refused_before(entries)
         reached("acknowledging")
         await self._acknowledge(batch, refused_entries)
+        self._as_new = {newest: count - len(refused)}
         reached("acknowledged")
         await self._engine.release()
         reached("released")

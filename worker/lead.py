@@ -21,8 +21,9 @@ from gears.errors import (
 )
 from gears.failpoint import reached
 from gears.mapping import Mapping
-from gears.mongo import Document, MongoError, Store
+from gears.mongo import Document, MongoError
 from gears.redis import AWAY, Redis, own_wire, server_run
+from gears.rewind_store import RewindStore
 from gears.settings import Settings
 from gears.stream import Names
 from worker.commit import Committer
@@ -50,7 +51,7 @@ class Leader:
         self._redis = redis
         self._mapping = mapping
         self._settings = settings
-        self._store = Store(mongo, mapping)
+        self._store = RewindStore(mongo, mapping)
         self._owner = process_name()
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
 

@@ -14,11 +14,12 @@ from typing import Any
 import anyio
 
 from gears.backlog import last_entry
+from gears.checkpoint import Checkpoint
 from gears.document import decode, to_text
 from gears.engines import Engine
 from gears.failpoint import reached
-from gears.mongo import Checkpoint, Store
 from gears.redis import Redis, read_at_once, server_run
+from gears.rewind_store import RewindStore
 from gears.rewinds import RewindReport
 from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
 from worker.room import forget
@@ -27,17 +28,22 @@ _PAGE = 1000
 _POLL = 0.5
 
 
-async def find_rewind(redis: Redis, engine: Engine, store: Store) -> tuple[EntryId, "Rewind | None"]:
-    """The watermark in Redis, and what is to be done when Redis fell back to it."""
-    names = Names(engine.mapping.prefix)
-    checkpoint = await store.checkpoint()
+async def fell_back(redis: Redis, names: Names, checkpoint: Checkpoint | None) -> tuple[EntryId, bool]:
+    """The watermark in Redis, and whether Redis fell back to it."""
     at = str(ZERO if checkpoint is None else checkpoint.committed)
     text, waiting = await read_at_once(redis, ("GET", names.watermark), ("XRANGE", names.stream, at, at))
     watermark = EntryId.parse(text) if text else ZERO
     if checkpoint is None:
-        return watermark, None
+        return watermark, False
     remembered = watermark.version >= checkpoint.committed.version or waiting
-    if remembered and (await last_entry(redis, names)).version >= checkpoint.newest.version:
+    return watermark, not remembered or (await last_entry(redis, names)).version < checkpoint.newest.version
+
+
+async def find_rewind(redis: Redis, engine: Engine, store: RewindStore) -> tuple[EntryId, "Rewind | None"]:
+    """The watermark in Redis, and what is to be done when Redis fell back to it."""
+    checkpoint = await store.checkpoint()
+    watermark, fell = await fell_back(redis, Names(engine.mapping.prefix), checkpoint)
+    if checkpoint is None or not fell:
         return watermark, None
     return watermark, Rewind(redis, engine, store, watermark=watermark, checkpoint=checkpoint)
 
@@ -54,7 +60,7 @@ class Rewind:
     """
 
     def __init__(
-        self, redis: Redis, engine: Engine, store: Store, *, watermark: EntryId, checkpoint: Checkpoint
+        self, redis: Redis, engine: Engine, store: RewindStore, *, watermark: EntryId, checkpoint: Checkpoint
     ) -> None:
         self._redis = redis
         self._engine = engine

@@ -5,8 +5,8 @@ Each is one script, so that no write comes in between and nobody stops halfway.
 
 from typing import Any
 
+from gears.checkpoint import Checkpoint
 from gears.gaps import REMEMBERED_GAPS
-from gears.mongo import Checkpoint
 from gears.redis import Redis
 from gears.stream import REWIND, EntryId, Names
 

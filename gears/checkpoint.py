@@ -1,0 +1,58 @@
+"""How far MongoDB is with a mapping, as it is kept there."""
+
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from bson import Int64
+
+from gears.stream import ZERO, EntryId
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far MongoDB is.
+
+    Args:
+        committed: everything up to this entry is committed, or was about to be: it is written beside the documents.
+        newest: no state that MongoDB holds is newer than this entry.
+        clock: the id that Redis's clock would have given when that was read.
+        fence: no state that Redis was given back after a rewind is newer than this.
+        certain: everything up to this entry was committed before.
+        states: how many states are as new as `newest` with those that are written beside it; None when nobody knows.
+    """
+
+    committed: EntryId
+    newest: EntryId
+    clock: EntryId = ZERO
+    fence: EntryId = ZERO
+    certain: EntryId = ZERO
+    states: int | None = None
+
+    @classmethod
+    def parse(cls, found: Dict[str, Any]) -> Self:
+        """The checkpoint that MongoDB holds."""
+        committed = int(found["v"])
+        # A later version of this program added the others.
+        optional = {"newest": committed, "clock": 0, "fence": 0, "certain": committed}
+        versions = {name: int(found.get(name, otherwise)) for name, otherwise in optional.items()}
+        beside = found.get("beside", {})
+        known = beside.get("v") == committed and beside["newest"] == versions["newest"]  # and not of an earlier commit
+        return cls(
+            EntryId.of_version(committed),
+            **{name: EntryId.of_version(version) for name, version in versions.items()},
+            states=int(beside["states"]) if known else None,
+        )
+
+    def update(self) -> dict[str, Any]:
+        """The update that brings MongoDB's to this one, which may be the newer; the fence stays as it is."""
+        committed, newest = Int64(self.committed.version), Int64(self.newest.version)
+        return {
+            "$max": {"v": committed, "newest": newest, "certain": Int64(self.certain.version)},
+            "$set": {
+                "at": datetime.now(UTC),
+                "clock": Int64(self.clock.version),
+                "beside": {"v": committed, "newest": newest, "states": self.states},
+            },
+        }
