@@ -9,6 +9,9 @@ from bson import Int64
 
 from gears.stream import ZERO, EntryId
 
+_MOST_BESIDE = 64 * 1024
+"""How many characters of ids are kept in a checkpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -20,7 +23,7 @@ class Checkpoint:
         clock: the id that Redis's clock would have given when that was read.
         fence: no state that Redis was given back after a rewind is newer than this.
         certain: everything up to this entry was committed before.
-        states: how many states are as new as `newest` with those that are written beside it; None when nobody knows.
+        beside: ids of the documents that are written or deleted beside it, as new as `newest`; None when nobody knows.
     """
 
     committed: EntryId
@@ -28,7 +31,7 @@ class Checkpoint:
     clock: EntryId = ZERO
     fence: EntryId = ZERO
     certain: EntryId = ZERO
-    states: int | None = None
+    beside: tuple[str, ...] | None = None
 
     @classmethod
     def parse(cls, found: Dict[str, Any]) -> Self:
@@ -38,21 +41,22 @@ class Checkpoint:
         optional = {"newest": committed, "clock": 0, "fence": 0, "certain": committed}
         versions = {name: int(found.get(name, otherwise)) for name, otherwise in optional.items()}
         beside = found.get("beside", {})
-        known = beside.get("v") == committed and beside["newest"] == versions["newest"]  # and not of an earlier commit
+        known = (beside.get("v"), beside.get("newest")) == (committed, versions["newest"])  # not of another commit
         return cls(
             EntryId.of_version(committed),
             **{name: EntryId.of_version(version) for name, version in versions.items()},
-            states=int(beside["states"]) if known else None,
+            beside=tuple(beside["ids"]) if known else None,
         )
 
     def update(self) -> dict[str, Any]:
         """The update that brings MongoDB's to this one, which may be the newer; the fence stays as it is."""
         committed, newest = Int64(self.committed.version), Int64(self.newest.version)
+        few = self.beside is not None and sum(map(len, self.beside)) <= _MOST_BESIDE
         return {
             "$max": {"v": committed, "newest": newest, "certain": Int64(self.certain.version)},
             "$set": {
                 "at": datetime.now(UTC),
                 "clock": Int64(self.clock.version),
-                "beside": {"v": committed, "newest": newest, "states": self.states},
+                "beside": {"v": committed, "newest": newest, "ids": self.beside} if few else {},
             },
         }

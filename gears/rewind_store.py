@@ -1,15 +1,18 @@
 """What a rewind asks of MongoDB: what it holds that Redis has forgotten."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from collections.abc import Mapping as Dict
 
 from bson import Int64
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from gears.checkpoint import Checkpoint
+from gears.dead_letters import letter_key
+from gears.document import version_of
 from gears.mongo import Document, Store, raise_transient
 from gears.rewinds import RewindReport
-from gears.stream import ZERO, EntryId
+from gears.stream import ZERO, EntryId, reaches
 
 _BATCH = 100
 
@@ -20,11 +23,10 @@ class RewindStore(Store):
     async def settle(self, checkpoint: Checkpoint) -> EntryId:
         """Find out, and remember, up to which entry everything is committed; nobody may commit meanwhile.
 
-        The checkpoint may have come without the documents. They are there if there are as many states of their
-        version; else they count as not committed.
+        The checkpoint may have come without the documents. These have come if each is now as new as it was, was deleted
+        since, or was refused; else they count as not committed.
         """
-        states, newest = checkpoint.states, checkpoint.newest.version
-        complete = states is not None and (states == 0 or states == await self._count_at(newest))
+        complete = checkpoint.beside is not None and await self._have_come(checkpoint.beside, checkpoint)
         certain = max(checkpoint.certain, checkpoint.committed if complete else ZERO)
         found = {"$max": {"certain": Int64(certain.version)}, "$unset": {"beside": ""}}
         await self._checkpoints.update_one({"_id": self.mapping.prefix}, found)
@@ -46,17 +48,20 @@ class RewindStore(Store):
         known = report.model_dump(exclude={"found_at"})
         await self._rewinds.update_one(found, {"$setOnInsert": seen, "$set": known}, upsert=True)
 
-    async def documents_above(self, version: int, *, fence: int) -> AsyncIterator[list[Document]]:
+    async def documents_above(
+        self, version: int, *, fence: int, waiting: Dict[str, int]
+    ) -> AsyncIterator[list[Document]]:
         """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time.
 
         Their versions are raised to the fence before they are read: what was under way to MongoDB when Redis forgot it
-        doesn't replace them any more.
+        doesn't replace them any more. Not those that are older than an entry that waits on the stream.
         """
         id_field = self.mapping.id_field
         cursor = self._documents.find(self._above(version), {id_field: 1, "_sync": 1})
         while found := await cursor.to_list(_BATCH):
             # What was deleted since stays older than its delete.
-            alive = await self._alive([document for document in found if isinstance(document.get(id_field), str)])
+            ours = [document for document in found if isinstance(document.get(id_field), str)]
+            alive = await self._alive([one for one in ours if version_of(one) >= waiting.get(one[id_field], 0)])
             these = {id_field: {"$in": [document[id_field] for document in alive], "$not": {"$type": "array"}}}
             older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
             raised = {"$set": {"_sync.v": Int64(fence)}}
@@ -68,7 +73,7 @@ class RewindStore(Store):
                 raise_transient(error)  # the rest is somebody's validation of documents: those stay as they are
             yield await self._alive(await self._documents.find(these).to_list(None))
 
-    async def deleted_above(self, version: int, *, fence: int) -> AsyncIterator[list[str]]:
+    async def deleted_above(self, version: int, *, fence: int, waiting: Dict[str, int]) -> AsyncIterator[list[str]]:
         """Ids deleted at a higher version than this and not stored again since, some at a time.
 
         Those deletes' versions are raised to the fence, too: they are not of what Redis has forgotten any more.
@@ -77,15 +82,21 @@ class RewindStore(Store):
         while found := await cursor.to_list(_BATCH):
             deleted = {tombstone["_id"][len(self.mapping.prefix) + 1 :]: tombstone["v"] for tombstone in found}
             stored = await self.versions(deleted)
-            ids = [i for i, at in deleted.items() if i not in stored or 0 < stored[i] <= at]
+            gone = [i for i, at in deleted.items() if i not in stored or 0 < stored[i] <= at]
+            ids = [i for i in gone if deleted[i] >= waiting.get(i, 0)]
             these = {"_id": {"$in": [self.mapping.key(i) for i in ids]}}
             older = {"v": {"$gt": Int64(version), "$lt": Int64(fence)}}
             await self._tombstones.update_many(these | older, {"$set": {"v": Int64(fence)}})
             yield ids
 
-    async def _count_at(self, version: int) -> int:
-        documents = await self._documents.count_documents({"_sync.v": Int64(version)})
-        return documents + await self._tombstones.count_documents({"mapping": self.mapping.prefix, "v": Int64(version)})
+    async def _have_come(self, ids: Sequence[str], checkpoint: Checkpoint) -> bool:
+        missing = set(ids)
+        for held in (await self.versions(missing), await self.deleted(missing)):
+            missing -= {document_id for document_id, at in held.items() if reaches(at, checkpoint.newest.version)}
+        keys = [letter_key(self.mapping.key(document_id).encode()) for document_id in missing]
+        letters = {"mapping": self.mapping.prefix, "version": {"$gt": Int64(checkpoint.certain.version)}}
+        refused = self._dead_letters.find(letters | {"key": {"$in": keys}}, {"key": 1})
+        return set(keys) == {letter["key"] async for letter in refused}
 
     def _above(self, version: int) -> Document:
         return {"_sync.v": {"$gt": Int64(version)}}

@@ -399,6 +399,22 @@ async def test_what_was_written_after_a_flush_is_kept_or_called_lost_though_the_
     assert {key: document["n"] for key, document in (await in_redis(own_stack)).items()} == expected
 
 
+async def test_what_was_written_between_two_flushes_is_called_lost_though_the_ids_went_back(own_stack: Stack) -> None:
+    await own_stack.start()
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    committed = await put(own_stack, "a", 0)
+    await own_stack.worker.stop()
+    tokens = []
+    for n in (1, 2):
+        await own_stack.redis_client.flushall()
+        answer = await own_stack.client.put("/notes/a", json={"n": n}, headers={"Prefer": "respond-async"})
+        tokens.append(answer.headers["Sync-Token"])
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert [await standing(own_stack, token) for token in (committed, *tokens)] == ["committed", "lost", "committed"]
+    assert (await in_mongodb(own_stack))["a"]["n"] == 2
+
+
 async def captures(stack: Stack) -> bool:
     """Whether the API takes writes again."""
     answer = await stack.client.put("/notes/kept-0", json={}, headers={"Prefer": "respond-async"})

@@ -46,6 +46,8 @@ class _Work:
 
     batch: Batch
     decisions: Sequence[Decision]
+    refused: dict[EntryId, str]
+    """Entries that were refused by a committer that stopped before it said so."""
 
 
 class Committer:
@@ -91,7 +93,6 @@ class Committer:
         self._runs = Runs(b"", ZERO)
         self._rewind: Rewind | None = None
         self._lost = ZERO
-        self._as_new: dict[EntryId, int] = {}
         self._reader = Reader(wire, self._names)
 
     async def run(self) -> None:
@@ -128,10 +129,9 @@ class Committer:
         self._inherited = await last_entry(self._redis, self._names)
 
     async def _last_run(self) -> Runs:
-        run: Any = await self._redis.get(self._names.run) or b""
-        if self._rewind is None:
-            return Runs(run, self._watermark)
-        return Runs(run or b"forgotten", self._rewind.certain)
+        """What is known to be committed; whatever was between that and the next entry of another run is lost."""
+        run: Any = await self._redis.get(self._names.run) or b"forgotten"
+        return Runs(run, self._watermark if self._rewind is None else self._rewind.certain)
 
     async def _commit_next(self, position: EntryId, work: _Work | None) -> tuple[EntryId, _Work | None]:
         """Commit what follows an entry, as much as MongoDB manages in time.
@@ -147,13 +147,14 @@ class Committer:
         async for attempt in self._retrying():
             with attempt:
                 work = work or await self._read(position, most, wait=True)
-                batch, decisions, work = work.batch, work.decisions, None  # doing it again begins with reading
+                this, work = work, None  # doing it again begins with reading
+                batch = this.batch
                 if not batch.entries:
                     break
                 if attempt.retry_state.attempt_number > 1:
                     await self._store.prepare()  # doing it again relies on the unique index: it may have been dropped
                 try:
-                    following = await self._commit(batch, decisions)
+                    following = await self._commit(this)
                 except PyMongoError as error:
                     if error.timeout:
                         most = max(1, len(batch.keys) // 2)
@@ -167,10 +168,14 @@ class Committer:
         batch = await self._reader.read(position, most, wait=wait)
         if batch.entries and batch.watermark != watermark:
             raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
-        return _Work(batch, [await self._decide(key, batch.states[key.key]) for key in batch.keys])
+        refused = await self._refused_before(batch.entries)
+        states = batch.states
+        decisions = [await self._decide(key, states[key.key], refused.get(key.ids[-1])) for key in batch.keys]
+        return _Work(batch, decisions, refused)
 
-    async def _commit(self, batch: Batch, decisions: Sequence[Decision]) -> _Work | None:
+    async def _commit(self, work: _Work) -> _Work | None:
         """Commit a batch; returns what follows, if that was there already and none of it depends on this batch."""
+        batch, decisions = work.batch, work.decisions
         entries, keys, states = batch.entries, batch.keys, batch.states
         reached("states read")
         refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
@@ -183,8 +188,7 @@ class Committer:
         last = entries[-1].id
         self._lease.check()
         newest = max(last, batch.newest)
-        count = len(changes) + self._as_new.get(newest, 0)
-        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, states=count)
+        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, beside=tuple(changes))
         refused, following = await self._write([change for _, change in changes.values()], checkpoint)
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
@@ -194,10 +198,9 @@ class Committer:
         if checks:
             await restore(self._engine, self._store, checks, self._ahead, last=last)
         refused_entries = await self._refuse(refusals, last) if refusals else {}
-        refused_entries |= await self._refused_before(entries)
+        refused_entries |= work.refused
         reached("acknowledging")
         await self._acknowledge(batch, refused_entries)
-        self._as_new = {newest: count - len(refused)}
         reached("acknowledged")
         await self._engine.release()
         reached("released")
@@ -232,7 +235,9 @@ class Committer:
         self._inherited = max(self._inherited, last)  # should this have to be done again
         return await refuse(self._redis, self._engine, self._store, refusals, self._ahead, last=last, lost=self._lost)
 
-    async def _decide(self, key: KeyEntries, state: State) -> Decision:
+    async def _decide(self, key: KeyEntries, state: State, refused: str | None) -> Decision:
+        if refused is not None and isinstance(state, bytes) and key.filled_from is None:
+            return Refusal(key, refused, state)  # and not rolled back; it may look well now, but its writer was told
         if isinstance(state, bytes) and len(state) > _LARGE:
             # In a thread, so that the lease is renewed meanwhile.
             return await to_thread.run_sync(decide, self._engine.mapping, key, state)
@@ -240,7 +245,7 @@ class Committer:
 
     async def _refused_before(self, entries: Sequence[Entry]) -> dict[EntryId, str]:
         """What was refused and rolled back without anybody's coming to say so: it looks well now, and isn't."""
-        if entries[0].id > self._inherited:
+        if not entries or entries[0].id > self._inherited:
             return {}
         ids = {entry.id for entry in entries}
         return {i: reason for i, reason in await refusals_from(self._redis, self._names, entries[0].id) if i in ids}

@@ -1,10 +1,10 @@
 """Redis came back older than MongoDB: without its tail, from an older snapshot, or empty.
 
 The watermark in Redis is set after the checkpoint in MongoDB, at the end of every commit. So when the checkpoint is
-above the watermark, either a committer stopped in between, and the checkpoint's entry still waits on the stream, or
-Redis has forgotten what was committed; as it has when the stream ends before an entry that MongoDB's states are as new
-as. Then MongoDB gives back every document and every delete above the watermark, except for keys that were written since
-Redis started, or since it was emptied: those win. Where the setting says so, somebody decides first.
+above the watermark, either a committer stopped in between, and the entry that MongoDB's states are as new as is on the
+stream, or Redis has forgotten what was committed. Then MongoDB gives back every document and every delete above the
+watermark, except for keys that were written since Redis started, or since it was emptied, or that have a newer entry on
+the stream: those win. Where the setting says so, somebody decides first.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio
 
-from gears.backlog import last_entry
 from gears.checkpoint import Checkpoint
 from gears.document import decode, to_text
 from gears.engines import Engine
@@ -30,13 +29,12 @@ _POLL = 0.5
 
 async def fell_back(redis: Redis, names: Names, checkpoint: Checkpoint | None) -> tuple[EntryId, bool]:
     """The watermark in Redis, and whether Redis fell back to it."""
-    at = str(ZERO if checkpoint is None else checkpoint.committed)
+    at = str(ZERO if checkpoint is None else checkpoint.newest)
     text, waiting = await read_at_once(redis, ("GET", names.watermark), ("XRANGE", names.stream, at, at))
     watermark = EntryId.parse(text) if text else ZERO
     if checkpoint is None:
         return watermark, False
-    remembered = watermark.version >= checkpoint.committed.version or waiting
-    return watermark, not remembered or (await last_entry(redis, names)).version < checkpoint.newest.version
+    return watermark, not waiting and watermark.version < checkpoint.newest.version
 
 
 async def find_rewind(redis: Redis, engine: Engine, store: RewindStore) -> tuple[EntryId, "Rewind | None"]:
@@ -72,6 +70,7 @@ class Rewind:
         self._names = Names(engine.mapping.prefix)
         self._run = b""
         self._written: set[bytes] = set()
+        self._waiting: dict[str, int] = {}
         self._seen = ZERO
         self._report = RewindReport(
             mapping=engine.mapping.prefix,
@@ -119,12 +118,14 @@ class Rewind:
         reached("stream moved on")
         report = self._report
         report.documents = report.deletes = report.restored = 0
-        async for ids in self._store.deleted_above(self._watermark.version, fence=fence):
+        await self._note_writes()
+        above, waiting = self._watermark.version, self._waiting
+        async for ids in self._store.deleted_above(above, fence=fence, waiting=waiting):
             check()
             report.deletes += len(ids)
             report.restored += await self._give_back(dict.fromkeys(ids))
             reached("deletes given back")
-        async for documents in self._store.documents_above(self._watermark.version, fence=fence):
+        async for documents in self._store.documents_above(above, fence=fence, waiting=waiting):
             check()
             report.documents += len(documents)
             id_field = self._engine.mapping.id_field
@@ -143,11 +144,15 @@ class Rewind:
         return given
 
     async def _note_writes(self) -> None:
-        """Read on in the stream: which keys have been written since Redis started?"""
+        """Read on in the stream: which keys are written there, and which of these since Redis started?"""
+        prefix = len(self._names.prefix) + 1
         while page := await self._read_stream():
             for entry in page:
                 self._seen = entry.id
-                if self._is_new(entry) and entry.event != FILL:
+                if entry.event == FILL:
+                    continue
+                self._waiting[entry.key[prefix:].decode(errors="replace")] = entry.id.version
+                if self._is_new(entry):
                     self._written.add(entry.key)
 
     def _is_new(self, entry: Entry) -> bool:

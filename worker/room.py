@@ -50,11 +50,15 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local last, floor = (parts(newest)), (parts(ARGV[2]))
 if last > now or floor >= now then
     id = string.format('%.0f-0', math.max(last, floor) + ARGV[4] + tonumber(ARGV[7], 16) % ARGV[4])
-    local since, before = newest, string.format('%.0f-0', now)
+    local present, oldest = string.format('%.0f-0', now), redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+    local since, first = newest, oldest and oldest[1] or present
     if below(since, ARGV[3]) then since = ARGV[3] end
-    if below(since, before) then
-        redis.call('RPUSH', KEYS[3], since .. ' ' .. before)
-        redis.call('LTRIM', KEYS[3], -ARGV[5], -1)
+    if below(present, first) then first = present end
+    for _, gap in ipairs({{ {{ARGV[3], first}}, {{since, present}} }}) do
+        if below(newest, present) and below(gap[1], gap[2]) then
+            redis.call('RPUSH', KEYS[3], gap[1] .. ' ' .. gap[2])
+            redis.call('LTRIM', KEYS[3], -ARGV[5], -1)
+        end
     end
 end
 local ms, seq = parts(redis.call('XADD', KEYS[1], id, 'e', '{REWIND}'))
@@ -64,7 +68,7 @@ return string.format('%.0f-%.0f', ms, seq - 1)
 """
 """Redis numbers entries by its clock. Where they run ahead of it, this one leaps over those that may be lost, but not
 to where another run has leapt, which may be lost too; and if Redis was emptied meanwhile, so that it gave ids by the
-clock again, those since then may be lost as well.
+clock again, those since then that are not on the stream may be lost as well.
 
 LTRIM takes no memory and comes first, so that Redis lets the rest through also when it is out of memory: nothing would
 be committed, and no memory freed.
@@ -101,4 +105,5 @@ async def has_forgotten(redis: Redis, names: Names, run: bytes) -> bool:
     """Whether the server was restarted since the last commit, and no line has been drawn since."""
     committed: Any = await redis.get(names.run)
     lines: Any = await redis.lrange(names.forgotten, -1, -1)
-    return committed is not None and run != committed and not any(line.split()[-1] == run for line in lines)
+    known = {line.split()[-1] for line in lines} | ({committed} if committed else set())
+    return bool(known) and run not in known

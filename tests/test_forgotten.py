@@ -1,0 +1,279 @@
+"""Promises 1, 4 and 7, and what is said of tokens, when Redis forgets something at an unfortunate moment."""
+
+import shutil
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+import pytest_asyncio
+from bson import Int64
+
+from gears.backlog import last_entry
+from gears.stream import EntryId, Names
+from tests.engines import KindStack
+from tests.stack import Process, Stack, eventually
+from tests.test_given_back import arrives_late
+from tests.test_rewind import in_mongodb, in_redis, lose_everything_since, put, recovered, standing
+
+ASYNC = {"Prefer": "respond-async"}
+NAMES = Names("notes")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def in_twos(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A stack that commits two documents at a time."""
+    stack = KindStack(tmp_path_factory.mktemp("twos"), "redis-stack-7.4-gears2", WT_BATCH_SIZE="2", WT_LEASE_TTL="30")
+    try:
+        yield stack
+    finally:
+        await stack.close()
+
+
+async def queue(stack: Stack, document_id: str, **document: Any) -> str:
+    answer = await stack.client.put(f"/notes/{document_id}", json=document, headers=ASYNC)
+    assert answer.status_code == 202, answer.text
+    return answer.headers["Sync-Token"]
+
+
+async def ended(process: Process) -> None:
+    async def probe() -> bool:
+        return not process.running
+
+    await eventually(probe, within=20)
+
+
+async def frozen(process: Process) -> None:
+    async def probe() -> bool:
+        return b"failpoint: " in process.log.read_bytes()
+
+    await eventually(probe, within=20)
+
+
+async def lose(stack: Stack) -> None:
+    """Redis comes back as it was at the snapshot; the leases of then keep nobody from working."""
+    await lose_everything_since(stack, "snapshot")
+    await stack.redis_client.delete(*(f"sync:{{{prefix}}}:lease" for prefix in ("notes", "todos")))
+
+
+def snapshot(stack: Stack) -> None:
+    shutil.copytree(stack.folder / "redis", stack.folder / "snapshot")
+
+
+async def test_what_was_committed_from_a_backlog_is_not_called_lost_when_redis_forgets_it(in_twos: Stack) -> None:
+    """Batches that were waiting at the same time are as new as the same entry."""
+    await in_twos.start()
+    await put(in_twos, "before", 0)
+    snapshot(in_twos)
+    await in_twos.worker.stop()
+    tokens = {i: await queue(in_twos, i, n=1) for i in "abcd"}
+    await in_twos.worker.start()
+    await in_twos.drained("notes")
+    assert {i: await standing(in_twos, token) for i, token in tokens.items()} == dict.fromkeys("abcd", "committed")
+    await lose(in_twos)
+    await recovered(in_twos)
+    assert set(await in_mongodb(in_twos)) == {"before", *"abcd"}
+    assert {i: await standing(in_twos, token) for i, token in tokens.items()} == dict.fromkeys("abcd", "committed")
+
+
+async def test_no_token_of_a_backlog_is_called_committed_when_only_the_checkpoint_had_come(in_twos: Stack) -> None:
+    """As many documents of an earlier batch are as new as those that didn't come."""
+    await in_twos.start()
+    await put(in_twos, "before", 0)
+    snapshot(in_twos)
+    await in_twos.worker.stop()
+    large = "x" * 6_000_000
+    tokens = {i: await queue(in_twos, i, n=1) for i in "ab"} | {i: await queue(in_twos, i, x=large) for i in "cd"}
+    await in_twos.worker.start(wait=False, FAILPOINTS="kill:2 checkpoint written")
+    await ended(in_twos.worker)
+    await lose(in_twos)
+    await in_twos.worker.start()
+    await recovered(in_twos)
+    await put(in_twos, "after", 0)
+    stored = await in_mongodb(in_twos)
+    assert not {"c", "d"} <= stored.keys()
+    assert [i for i in tokens if await standing(in_twos, tokens[i]) == "committed" and i not in stored] == []
+
+
+async def test_what_was_committed_beside_a_refused_document_is_not_called_lost(own_stack: Stack) -> None:
+    await own_stack.start()
+    await own_stack.mongo_client.test.notes.create_index(
+        "slug", unique=True, partialFilterExpression={"slug": {"$exists": True}}
+    )
+    await own_stack.client.put("/notes/before", json={"slug": "taken"})
+    snapshot(own_stack)
+    await own_stack.worker.stop()
+    good = await queue(own_stack, "good", n=1)
+    await queue(own_stack, "bad", slug="taken")
+    await own_stack.worker.start(wait=False, FAILPOINTS="freeze acknowledged")
+    await frozen(own_stack.worker)
+    assert await standing(own_stack, good) == "committed"
+    await own_stack.worker.kill()
+    await lose(own_stack)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert await standing(own_stack, good) == "committed"
+
+
+async def test_what_was_committed_is_not_called_lost_though_documents_of_the_next_commit_came(own_stack: Stack) -> None:
+    """They came, and its checkpoint didn't: they have replaced some that the last checkpoint counts."""
+    await own_stack.start()
+    await put(own_stack, "before", 0)
+    snapshot(own_stack)
+    await own_stack.worker.stop()
+    tokens = {i: await queue(own_stack, i, n=1) for i in "ab"}
+    await own_stack.worker.start()
+    await own_stack.drained("notes")
+    await own_stack.worker.stop()
+    later = EntryId.parse(await queue(own_stack, "a", n=2)).version
+    await own_stack.mongo_client.test.notes.update_one({"id": "a"}, {"$set": {"n": 2, "_sync.v": Int64(later)}})
+    await lose(own_stack)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert {i: await standing(own_stack, token) for i, token in tokens.items()} == dict.fromkeys("ab", "committed")
+
+
+async def test_the_first_write_ever_is_not_called_confirmed_when_redis_is_emptied_before_its_commit(
+    own_stack: Stack,
+) -> None:
+    await own_stack.start()
+    await own_stack.worker.stop()
+    answers = []
+
+    async def write() -> None:
+        answers.append(await own_stack.client.put("/notes/lost", json={"n": 1}, headers={"Prefer": "wait=30"}))
+
+    async def captured() -> bool:
+        return await own_stack.redis_client.xlen("sync:{notes}") == 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        await eventually(captured)
+        [entry] = await own_stack.redis_client.xrange("sync:{notes}") or []
+        token = entry[0].decode()  # type: ignore[union-attr]
+        await own_stack.redis_client.flushall()
+        await own_stack.set("b", {"n": 1}, prefix="notes")
+        await own_stack.worker.start()
+        await put(own_stack, "b", 2)
+    assert set(await in_mongodb(own_stack)) == {"b"}
+    assert answers[0].status_code == 504, "acknowledged, and not in MongoDB"
+    assert await standing(own_stack, token) == "lost"
+
+
+async def test_a_token_is_called_lost_though_nothing_was_committed_since_a_rewind(own_stack: Stack) -> None:
+    """After the rewind nobody knows which run of the server the last committed entry is of."""
+    await own_stack.start()
+    await put(own_stack, "before", 0)
+    await own_stack.redis_client.flushall()
+    await eventually(lambda: own_stack.get("before", "notes"), within=20)
+    await recovered(own_stack)
+    await own_stack.worker.stop()
+    snapshot(own_stack)
+    lost = await queue(own_stack, "lost", n=1)
+    await lose(own_stack)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    await put(own_stack, "after", 0)
+    assert set(await in_mongodb(own_stack)) == {"before", "after"}
+    assert await standing(own_stack, lost) == "lost"
+
+
+async def test_a_rewind_undoes_no_write_that_redis_still_has_and_mongodb_has_not(in_twos: Stack) -> None:
+    """An older state of the key was committed meanwhile, and forgotten; the stream still holds the newer entry."""
+    await in_twos.start()
+    await put(in_twos, "k", 0)
+    await in_twos.worker.stop()
+    await queue(in_twos, "k", n=1)
+    await queue(in_twos, "a", n=1)
+    await in_twos.worker.start(wait=False, FAILPOINTS="freeze states read; kill:2 acknowledged")
+    await frozen(in_twos.worker)
+    await queue(in_twos, "b", n=1)
+    await queue(in_twos, "c", n=1)
+    kept = await queue(in_twos, "k", n=2)
+    snapshot(in_twos)
+    await queue(in_twos, "lost", n=1)
+    in_twos.worker.thaw()
+    await ended(in_twos.worker)
+    await lose(in_twos)
+    assert await in_twos.get("k", "notes") == {"id": "k", "n": 2}
+    await in_twos.worker.start(wait=False)
+    await recovered(in_twos)
+    said = await standing(in_twos, kept)
+    assert (await in_mongodb(in_twos))["k"]["n"] == 2, f"the write is called {said}"
+    assert (await in_redis(in_twos))["k"]["n"] == 2
+
+
+async def test_a_write_that_is_committed_after_all_is_not_answered_with_a_refusal(own_stack: Stack) -> None:
+    """The committer is killed between recording the refusal and rolling Redis back; then the reason is gone."""
+    await own_stack.start()
+    await own_stack.mongo_client.test.notes.create_index(
+        "slug", unique=True, partialFilterExpression={"slug": {"$exists": True}}
+    )
+    await own_stack.client.put("/notes/x", json={"slug": "taken"})
+    await own_stack.worker.stop()
+    await queue(own_stack, "x", slug="taken", n=1)
+    answers = []
+
+    async def write() -> None:
+        headers = {"Prefer": "wait=40"}
+        answers.append(await own_stack.client.put("/notes/y", json={"slug": "taken"}, headers=headers))
+
+    async def captured() -> bool:
+        return await own_stack.redis_client.xlen("sync:{notes}") == 2
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        await eventually(captured)
+        await own_stack.worker.start(wait=False, FAILPOINTS="kill refusals recorded")
+        await ended(own_stack.worker)
+        await queue(own_stack, "x", slug="other")
+        await own_stack.worker.start()
+    await own_stack.drained("notes")
+    stored, kept = await own_stack.stored("y", "notes"), await own_stack.get("y", "notes")
+    assert stored == kept
+    assert (answers[0].status_code == 422) == (stored is None), f"{answers[0].status_code}, and MongoDB has {stored}"
+
+
+async def test_mongodb_does_not_go_back_though_a_write_comes_before_the_loss_is_looked_for(in_twos: Stack) -> None:
+    """The checkpoint's entry is still on the stream, the one that MongoDB's states are as new as isn't."""
+    await in_twos.start()
+    await put(in_twos, "k", 0)
+    await in_twos.worker.stop()
+    await queue(in_twos, "a", n=1)
+    await queue(in_twos, "k", n=1)
+    await queue(in_twos, "b", n=1)
+    snapshot(in_twos)
+    await queue(in_twos, "k", n=2)
+    await in_twos.worker.start(wait=False, FAILPOINTS="kill acknowledging")
+    await ended(in_twos.worker)
+    assert (await in_mongodb(in_twos))["k"]["n"] == 2
+    await lose(in_twos)
+    await in_twos.set("written", {"n": 1}, prefix="notes")
+    await in_twos.worker.start(wait=False)
+    await recovered(in_twos)
+    assert (await in_mongodb(in_twos))["k"]["n"] == 2
+    assert (await in_redis(in_twos))["k"]["n"] == 2
+
+
+async def test_what_arrives_late_after_a_restart_is_known_as_such_though_nothing_was_committed_since_a_rewind(
+    own_stack: Stack,
+) -> None:
+    """As in `late_after_a_restart`, but Redis had been emptied before."""
+    await own_stack.start()
+    await put(own_stack, "a", 1)
+    await own_stack.redis_client.flushall()
+    await eventually(lambda: own_stack.get("a", "notes"), within=20)
+    await recovered(own_stack)
+    last = await last_entry(own_stack.redis_client, NAMES)
+    await own_stack.redis.kill()
+    await own_stack.redis.start()
+    await recovered(own_stack)
+    await put(own_stack, "b", 1)
+    await arrives_late(own_stack, "a", 2, last.next.version)
+
+    async def given() -> bool:
+        return bool((await own_stack.get("a", "notes"))["n"] == 2)
+
+    await eventually(given, within=10)
+    await own_stack.drained("notes")
+    assert await own_stack.stored("a", "notes") == {"id": "a", "n": 2}
