@@ -24,12 +24,14 @@ class DeadLetter:
     Args:
         key: the Redis key.
         version: the version of its newest entry.
+        fence: the version of the state, which what MongoDB holds instead is given: nothing older may come after this.
         reason: what is wrong.
         document: JSON text of the refused document; empty when it is lost.
     """
 
     key: bytes
     version: int
+    fence: int
     reason: str
     document: bytes
 
@@ -46,7 +48,8 @@ def keep(letter: DeadLetter, mapping: Mapping, now: datetime) -> UpdateOne:
         "at": now,
     }
     letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
-    return UpdateOne({"_id": letter_id}, {"$setOnInsert": content}, upsert=True)
+    update = {"$setOnInsert": content, "$addToSet": {"fences": Int64(letter.fence)}}
+    return UpdateOne({"_id": letter_id}, update, upsert=True)
 
 
 def letter_key(key: bytes) -> str:

@@ -5,6 +5,7 @@ Beside a mapping's own collection, its database holds five of ours: `sync_tombst
 """
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as Dict
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
 from gears.checkpoint import Checkpoint
-from gears.dead_letters import DeadLetter, keep
+from gears.dead_letters import DeadLetter, keep, letter_key
 from gears.document import version_of
 from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
@@ -248,6 +249,27 @@ class Store:
             )
         key = self.mapping.key(document_id)
         await self._tombstones.update_one({"_id": key, "v": one}, {"$set": {"v": other}})
+
+    async def fence_off(self, document_id: str, held: int | None, version: int) -> None:
+        """Have nothing that is older than this version replace what is held of this document, or that nothing is.
+
+        Args:
+            document_id: the document's id.
+            held: the version of what is held of it, or of its delete; None when there is neither.
+            version: the version that it gets.
+        """
+        if held is None:
+            tombstone = self._tombstone(Remove(document_id, version), datetime.now(UTC))
+            await self._tombstones.bulk_write([tombstone])
+        elif held < version:
+            await self.raise_version(document_id, held, version)
+
+    async def fenced_off(self, held: Dict[str, int]) -> set[str]:
+        """Those of these documents whose version was given to them by `fence_off`."""
+        keys = {letter_key(self.mapping.key(document_id).encode()): document_id for document_id in held}
+        fences = {"mapping": self.mapping.prefix, "key": {"$in": list(keys)}}
+        letters = self._dead_letters.find(fences, {"key": 1, "fences": 1})
+        return {keys[found["key"]] async for found in letters if held[keys[found["key"]]] in found.get("fences", ())}
 
     async def keep_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep refused states; the same state again changes nothing."""

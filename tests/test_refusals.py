@@ -152,12 +152,7 @@ async def test_what_was_committed_before_the_refused_write_is_not_called_refused
     await own_stack.client.put("/notes/a", json={"n": 1})
     await own_stack.worker.stop()
     token = await _write(own_stack, document)
-    version = EntryId.parse(token).version
-    client = open_client(own_stack.mongo_uri, timeout=5)
-    mapping = own_stack.settings.mappings[1]
-    change = Upsert("a", version, encode(mapping, "a", document, version)) if document else Remove("a", version)
-    await Store(client, mapping).commit([change], Checkpoint(EntryId.parse(token), EntryId.parse(token)))
-    client.close()
+    await _commit(own_stack, EntryId.parse(token), document)
     await own_stack.set("a", {"n": 2**63}, prefix="notes")
     await own_stack.worker.start()
     await own_stack.drained("notes")
@@ -165,6 +160,26 @@ async def test_what_was_committed_before_the_refused_write_is_not_called_refused
     expected = None if document is None else {"id": "a", "n": 2}
     assert await own_stack.stored("a", "notes") == expected
     assert await own_stack.get("a", "notes") == expected
+
+
+@pytest.mark.parametrize("before", [{"id": "a", "n": 1}, None])
+async def test_what_was_refused_does_not_come_later(before: dict[str, Any] | None, own_stack: Stack) -> None:
+    """A committer that was held up had taken it before it was replaced by a state that MongoDB can't hold."""
+    await own_stack.start()
+    if before is not None:
+        await own_stack.client.put("/notes/a", json=before)
+    await own_stack.worker.stop()
+    token = await _write(own_stack, {"n": 2})
+    await own_stack.set("a", {"n": 2**63}, prefix="notes")
+    await own_stack.worker.start()
+    await own_stack.drained("notes")
+    assert await _standing(own_stack, token) == "refused"
+    await _commit(own_stack, EntryId.parse(token), {"n": 2})
+    assert await own_stack.stored("a", "notes") == before
+    assert await own_stack.get("a", "notes") == before
+    answer = await own_stack.client.put("/notes/a", json={"n": 3})
+    assert answer.is_success
+    assert await own_stack.stored("a", "notes") == {"id": "a", "n": 3}
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -175,6 +190,15 @@ async def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         yield stack
     finally:
         await stack.close()
+
+
+async def _commit(stack: Stack, entry_id: EntryId, document: dict[str, int] | None) -> None:
+    """As a committer does it in MongoDB."""
+    client = open_client(stack.mongo_uri, timeout=5)
+    mapping, version = stack.settings.mappings[1], entry_id.version
+    change = Upsert("a", version, encode(mapping, "a", document, version)) if document else Remove("a", version)
+    await Store(client, mapping).commit([change], Checkpoint(entry_id, entry_id))
+    client.close()
 
 
 async def _write(stack: Stack, document: dict[str, int] | None) -> str:

@@ -4,7 +4,7 @@ But not a key that is written again further on in the stream: a roll-back would 
 told of a state that is gone. The batch with the key's last write decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -34,7 +34,7 @@ async def refuse(
     last: EntryId,
     lost: EntryId,
 ) -> dict[EntryId, str]:
-    """Set refused states aside: keep them as dead letters, remember the refusal, roll Redis back.
+    """Set refused states aside: keep them as dead letters, remember the refusal, fence MongoDB off, roll Redis back.
 
     In this order, so that a committer that stops halfway leaves its successor enough to tell the writers the truth.
     Doing it again changes nothing.
@@ -56,7 +56,9 @@ async def refuse(
     """
     await store.keep_dead_letters([_dead_letter(refusal) for refusal in refusals])
     reached("dead letters kept")
-    committed = await _committed(engine, store, refusals)
+    held = await _held(engine, store, refusals)
+    fences = await store.fenced_off(held)
+    committed = {engine.mapping.key(i).encode(): version for i, version in held.items() if i not in fences}
     entries = {
         entry_id: refusal.reason
         for refusal in refusals
@@ -65,6 +67,7 @@ async def refuse(
     }
     await record_refusals(redis, Names(engine.mapping.prefix), entries.items())
     reached("refusals recorded")
+    await _fence_off(engine, store, refusals, held)
     await ahead.look(last)
     for refusal in refusals:
         log.warning("refused", key=repr(refusal.entries.key)[1:], reason=refusal.reason)
@@ -100,16 +103,24 @@ async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead:
             reached("fill put right")
 
 
-async def _committed(engine: Engine, store: Store, refusals: Sequence[Refusal]) -> dict[bytes, int]:
-    """The newest version of each key that MongoDB knows, be it of a document or of a delete."""
-    ids = {}
+async def _held(engine: Engine, store: Store, refusals: Sequence[Refusal]) -> dict[str, int]:
+    """The newest version that MongoDB knows of each document or its delete, if there is either."""
+    ids = []
     for refusal in refusals:
         with suppress(Refused):
-            ids[engine.mapping.id_of(refusal.entries.key)] = refusal.entries.key
+            ids.append(engine.mapping.id_of(refusal.entries.key))
     if not ids:
         return {}
-    held, deleted = await store.versions(ids), await store.deleted(ids)
-    return {key: max(held.get(i, 0), deleted.get(i, 0)) for i, key in ids.items()}
+    stored, deleted = await store.versions(ids), await store.deleted(ids)
+    return {i: max(stored.get(i, 0), deleted.get(i, 0)) for i in stored.keys() | deleted.keys()}
+
+
+async def _fence_off(engine: Engine, store: Store, refusals: Sequence[Refusal], held: Mapping[str, int]) -> None:
+    """A committer that was held up may have what is refused under way to MongoDB; from now on that comes too late."""
+    for refusal in refusals:
+        with suppress(Refused):
+            document_id = engine.mapping.id_of(refusal.entries.key)
+            await store.fence_off(document_id, held.get(document_id), refusal.entries.version)
 
 
 async def _delete(redis: Redis, key: bytes) -> None:
@@ -130,4 +141,5 @@ async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes
 
 
 def _dead_letter(refusal: Refusal) -> DeadLetter:
-    return DeadLetter(refusal.entries.key, refusal.entries.ids[-1].version, refusal.reason, refusal.seen or b"")
+    entries = refusal.entries
+    return DeadLetter(entries.key, entries.ids[-1].version, entries.version, refusal.reason, refusal.seen or b"")
