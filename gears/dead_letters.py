@@ -1,5 +1,6 @@
 """Dead letters: the states of keys that MongoDB refused, as they are kept there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -13,6 +14,9 @@ from gears.stream import EntryId
 MAX_BYTES = 1024 * 1024
 """How much of a refused document a dead letter keeps."""
 
+MAX_ENTRIES = 1000
+"""How many of the refused entries it names, the latest."""
+
 MAX_KEY = 8 * 1024
 """How much of the key of a refused document it keeps."""
 
@@ -23,14 +27,14 @@ class DeadLetter:
 
     Args:
         key: the Redis key.
-        version: the version of its newest entry.
+        entries: the refused entries, oldest first.
         fence: the version of the state, which what MongoDB holds instead is given: nothing older may come after this.
         reason: what is wrong.
         document: JSON text of the refused document; empty when it is lost.
     """
 
     key: bytes
-    version: int
+    entries: Sequence[EntryId]
     fence: int
     reason: str
     document: bytes
@@ -38,16 +42,18 @@ class DeadLetter:
 
 def keep(letter: DeadLetter, mapping: Mapping, now: datetime) -> UpdateOne:
     """What keeps it; the same state again changes nothing."""
+    newest = letter.entries[-1]
     content = {
         "mapping": mapping.prefix,
         "key": letter_key(letter.key),
-        "version": Int64(letter.version),
+        "version": Int64(newest.version),
+        "entries": [str(entry_id) for entry_id in letter.entries[-MAX_ENTRIES:]],
         "reason": letter.reason,
         "document": Binary(letter.document[:MAX_BYTES]),
         "bytes": len(letter.document),
         "at": now,
     }
-    letter_id = f"{EntryId.of_version(letter.version)} {content['key']}"
+    letter_id = f"{newest} {content['key']}"
     update = {"$setOnInsert": content, "$addToSet": {"fences": Int64(letter.fence)}}
     return UpdateOne({"_id": letter_id}, update, upsert=True)
 

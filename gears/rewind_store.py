@@ -11,6 +11,7 @@ from gears.checkpoint import Checkpoint
 from gears.dead_letters import letter_key
 from gears.document import version_of
 from gears.mongo import Document, Store, raise_transient
+from gears.refusals import REMEMBERED_REFUSALS
 from gears.rewinds import RewindReport
 from gears.stream import ZERO, EntryId, reaches
 
@@ -47,6 +48,15 @@ class RewindStore(Store):
         seen = {"found_at": report.found_at}
         known = report.model_dump(exclude={"found_at"})
         await self._rewinds.update_one(found, {"$setOnInsert": seen, "$set": known}, upsert=True)
+
+    async def refused_above(self, version: int) -> list[tuple[EntryId, str]]:
+        """The latest refused entries of states with a higher version than this, each with the reason."""
+        above = {"mapping": self.mapping.prefix, "version": {"$gt": Int64(version)}}
+        found = (
+            self._dead_letters.find(above, {"entries": 1, "reason": 1}).sort("version", -1).limit(REMEMBERED_REFUSALS)
+        )
+        letters = [letter async for letter in found]
+        return [(EntryId.parse(text), letter["reason"]) for letter in letters for text in letter.get("entries", ())]
 
     async def documents_above(
         self, version: int, *, fence: int, waiting: Dict[str, int]

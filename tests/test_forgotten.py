@@ -277,3 +277,20 @@ async def test_what_arrives_late_after_a_restart_is_known_as_such_though_nothing
     await eventually(given, within=10)
     await own_stack.drained("notes")
     assert await own_stack.stored("a", "notes") == {"id": "a", "n": 2}
+
+
+async def test_what_was_refused_is_still_called_refused_once_redis_is_emptied(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "kept", 0)
+    await own_stack.worker.stop()
+    overwritten = await queue(own_stack, "refused", n=1)
+    await own_stack.set("refused", {"n": 2**63}, prefix="notes")
+    await own_stack.worker.start()
+    await own_stack.drained("notes")
+    assert await standing(own_stack, overwritten) == "refused"
+    await own_stack.redis_client.flushall()
+    await eventually(lambda: own_stack.get("kept", "notes"), within=20)
+    await recovered(own_stack)
+    await put(own_stack, "kept", 1)
+    assert set(await in_mongodb(own_stack)) == {"kept"}
+    assert await standing(own_stack, overwritten) == "refused"

@@ -142,4 +142,4 @@ async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes
 
 def _dead_letter(refusal: Refusal) -> DeadLetter:
     entries = refusal.entries
-    return DeadLetter(entries.key, entries.ids[-1].version, entries.version, refusal.reason, refusal.seen or b"")
+    return DeadLetter(entries.key, entries.ids, entries.version, refusal.reason, refusal.seen or b"")

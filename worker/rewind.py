@@ -18,6 +18,7 @@ from gears.document import decode, to_text
 from gears.engines import Engine
 from gears.failpoint import reached
 from gears.redis import Redis, read_at_once, server_run
+from gears.refusals import record_refusals
 from gears.rewind_store import RewindStore
 from gears.rewinds import RewindReport
 from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
@@ -116,6 +117,7 @@ class Rewind:
         fence = await forget(self._redis, self._names, self._run, self.checkpoint, after=self._watermark)
         await self._store.keep_fence(fence)
         reached("stream moved on")
+        await record_refusals(self._redis, self._names, await self._store.refused_above(self._watermark.version))
         report = self._report
         report.documents = report.deletes = report.restored = 0
         await self._note_writes()
