@@ -19,6 +19,9 @@ _SEQ_MAX_BITS = 32
 GONE_TTL = 60
 """Seconds that the mark of a committed delete stays, far longer than any read-through takes."""
 
+TICKET_TTL = 30
+"""Seconds that a read-through may take if Redis is to be given what it read."""
+
 DELETE_EVENTS = frozenset({"del", "json.del", "rename_from", "move_from"})
 """Events after which a missing key means that it was deleted, not evicted or expired."""
 
@@ -181,3 +184,5 @@ class Names:
         """Channel of the engine `function`: keys whose latest keyspace event needs no entry."""
         self.gone = f"{self.stream}:gone:"
         """Prefix of strings: `<gone><key's id>` holds the entry id of the key's delete."""
+        self.ticket = f"{self.stream}:ticket:"
+        """Prefix of strings with a time to live: see `gears.engines.Engine.ticket`."""

@@ -9,7 +9,7 @@ import anyio
 from redis.exceptions import ResponseError
 
 from gears.document import JsonObject, decode, to_text, version_of
-from gears.engines import Absent, Any_, Equals, Present, Written
+from gears.engines import Absent, Any_, Engine, Equals, Present, Written
 from gears.errors import CaptureMissing, ForeignKey, OutcomeUnknown, PreconditionFailed, RedisAway, RedisRefused
 from gears.mapping import Mapping
 from gears.mongo import MongoError, Store, within
@@ -172,10 +172,7 @@ class Documents:
 
     async def _read_cold(self, document_id: str) -> bytes | None:
         """What MongoDB holds, given back to Redis; None when it was deleted since."""
-        try:
-            seconds, microseconds = await self._redis.time()
-        except AWAY as error:
-            raise RedisAway(str(error)) from error
+        ticket = await self._ask(lambda engine: engine.ticket(document_id))
         try:
             with within(_READ_SECONDS):
                 stored = await self._store.find(document_id)
@@ -184,19 +181,24 @@ class Documents:
         if stored is None:
             return None
         text, version = to_text(decode(stored)), version_of(stored)
-        read_at = EntryId(seconds * 1000 + microseconds // 1000, 0)
-        with suppress(CaptureMissing, RedisRefused):
-            engine = await self._engines.get(self.mapping.prefix)
-            try:
-                filled = await engine.fill(document_id, text, version=version, age_limit=read_at)
-            except OutcomeUnknown as error:
-                raise RedisAway(str(error)) from error
+        if ticket is not None:
+            filled = await self._ask(lambda engine: engine.fill(document_id, text, version=version, ticket=ticket))
             if filled is not None:
                 return filled
         current = await self._in_redis(document_id)
         if current is not None:
             return current
         return None if await self._is_gone(document_id, version) else text
+
+    async def _ask(self, call: Callable[[Engine], Awaitable[bytes | None]]) -> bytes | None:
+        """What the engine answers; None also when there is none, or Redis refuses: a read goes on without."""
+        with suppress(CaptureMissing, RedisRefused):
+            engine = await self._engines.get(self.mapping.prefix)
+            try:
+                return await call(engine)
+            except OutcomeUnknown as error:
+                raise RedisAway(str(error)) from error
+        return None
 
     async def _is_cold(self, document_id: str, seconds: float) -> bool:
         """Whether MongoDB holds the document and no delete of it is under way.

@@ -1,13 +1,19 @@
 """Reading what only MongoDB holds: once for all who ask, and never against a delete."""
 
 from asyncio import gather
+from typing import Any
 
 import anyio
 import httpx
+import pytest
 from redis.asyncio import Redis
 
+from gears.mongo import Document, Store, open_client
+from gears.redis import connect
+from service.documents import Documents
+from service.engines import Engines
 from service.single_flight import SingleFlight
-from tests.stack import Stack
+from tests.stack import Process, Stack, eventually
 
 
 async def test_a_read_never_brings_a_deleted_document_back(
@@ -33,6 +39,85 @@ async def test_a_read_never_brings_a_deleted_document_back(
     for document_id in ids:
         assert not await redis.exists(f"notes:{document_id}")
         assert await stack.stored(document_id, "notes") is None
+
+
+class SlowStore(Store):
+    """MongoDB, whose answer to a read takes until it is let through."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.has_read = anyio.Event()
+        self.go_on = anyio.Event()
+
+    async def find(self, document_id: str) -> Document | None:
+        found = await super().find(document_id)
+        self.has_read.set()
+        await self.go_on.wait()
+        return found
+
+
+@pytest.mark.parametrize("engine", ["gears2", "function"])
+@pytest.mark.parametrize("written", ["while MongoDB is read", "before, and committed meanwhile"])
+async def test_a_slow_read_gives_redis_nothing_older_than_was_acknowledged(
+    own_stack: Stack, new_id: str, engine: str, written: str
+) -> None:
+    await own_stack.start(own_stack.redis, own_stack.mongo)
+    env = {"WT_ENGINE": engine, "WT_LEASE_TTL": "60", "WT_COMMIT_TIMEOUT": "60", "WT_MONGO_TIMEOUT": "60"}
+    worker = own_stack.another_worker("patient", **env)
+    api, path, key = (
+        own_stack.another_api("own-api", own_stack.setup.port, **env),
+        f"/notes/{new_id}",
+        f"notes:{new_id}",
+    )
+    await own_stack.start(worker, api)
+    mapping = own_stack.settings.mappings[1]
+    mongo = open_client(own_stack.mongo_uri, timeout=10)
+    store = SlowStore(mongo, mapping)
+    try:
+        async with connect(own_stack.redis_url, timeout=5) as redis, anyio.create_task_group() as tasks:
+            documents = Documents(mapping, redis, store, Engines(redis, [mapping], engine), backlog_limit=1000)
+            assert (await own_stack.client.put(path, json={"n": 1})).status_code == 201
+            await own_stack.drained("notes")
+            if written == "while MongoDB is read":
+                await expire(redis, key)
+                tasks.start_soon(documents.read, new_id)
+                await store.has_read.wait()
+                assert (await own_stack.client.put(path, json={"n": 2})).status_code == 200
+            else:
+                await worker.stop()
+                worker = worker.armed(FAILPOINTS="freeze states read")
+                await worker.start()
+                later = {"Prefer": "respond-async"}
+                assert (await own_stack.client.put(path, json={"n": 2}, headers=later)).status_code == 202
+                await eventually(lambda: frozen(worker))
+                await expire(redis, key)
+                tasks.start_soon(documents.read, new_id)
+                await store.has_read.wait()
+                worker.thaw()
+            await own_stack.drained("notes")
+            await worker.stop()  # it would put right what Redis was given
+            await expire(redis, key)
+            store.go_on.set()
+        assert (await own_stack.client.get(path)).json() == {"id": new_id, "n": 2}
+    finally:
+        mongo.close()
+        for process in (worker, api):
+            if process.running:
+                process.thaw()
+                await process.kill()
+
+
+async def expire(redis: Redis, key: str) -> None:
+    await redis.pexpire(key, 1)
+
+    async def expired() -> bool:
+        return not await redis.exists(key)
+
+    await eventually(expired)
+
+
+async def frozen(process: Process) -> bool:
+    return "failpoint: " in process.log.read_text()
 
 
 async def test_many_who_want_the_same_read_it_once() -> None:

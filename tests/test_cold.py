@@ -101,9 +101,9 @@ async def kept(stack: Stack) -> str:
 
 async def test_what_is_read_through_meanwhile_is_kept(own_stack: Stack, half_cold: Engine) -> None:
     cold = await own_stack.todos.find_one({"id": "0"})
-    seconds, _ = await half_cold.redis.time()
-    at = EntryId(seconds * 1000, 0)
-    assert await half_cold.fill("0", b'{"n":0}', version=cold["_sync"]["v"], age_limit=at)
+    ticket = await half_cold.ticket("0")
+    assert ticket
+    assert await half_cold.fill("0", b'{"n":0}', version=cold["_sync"]["v"], ticket=ticket)
     assert await delete_absent(half_cold, [b"todos:0", b"todos:1"]) == 1
     await own_stack.drained()
     assert await own_stack.stored("0") == {"id": "0", "n": 0}

@@ -15,7 +15,7 @@ from gears.engines.detect import detect
 from gears.errors import BacklogFull, CaptureMissing, ForeignKey, LeaseLost, PreconditionFailed, RedisRefused
 from gears.mapping import Mapping
 from gears.redis import connect, server_run
-from gears.stream import GONE_TTL, EntryId, Names
+from gears.stream import EntryId, Names
 from tests.engines import ALL_KINDS, KindStack
 from tests.stack import eventually
 
@@ -58,11 +58,6 @@ async def working(system: KindStack) -> KindStack:
 async def entries(engine: Engine) -> list[dict[str, Any]]:
     found: Any = await engine.redis.xrange(NAMES.stream)
     return [{k.decode(): v.decode() for k, v in fields.items() if k != b"r"} for _, fields in found]
-
-
-async def now(engine: Engine) -> EntryId:
-    seconds, _ = await engine.redis.time()
-    return EntryId(seconds * 1000, 0)
 
 
 async def put(engine: Engine, document_id: str, document: object) -> EntryId:
@@ -163,35 +158,87 @@ async def test_delete_leaves_one_entry_and_a_mark_of_it(engine: Engine, *, there
     assert await engine.redis.get(NAMES.gone + "1") == str(deleted.id).encode()
 
 
+async def ticket(engine: Engine, document_id: str) -> bytes:
+    given = await engine.ticket(document_id)
+    assert given
+    return given
+
+
 async def test_fill_gives_redis_the_document_and_says_so(engine: Engine) -> None:
-    filled = await engine.fill("1", b'{"a":1}', version=5, age_limit=await now(engine))
+    filled = await engine.fill("1", b'{"a":1}', version=5, ticket=await ticket(engine, "1"))
     assert json.loads(filled or b"") == {"a": 1}
     assert await entries(engine) == [{"k": "todos:1", "e": "fill", "v": "5"}]
 
 
-async def test_fill_comes_too_late_after_a_write(engine: Engine) -> None:
-    await put(engine, "1", {"new": 1})
-    assert await engine.fill("1", b'{"old":1}', version=5, age_limit=await now(engine)) is None
-    assert await get(engine, "1") == {"new": 1}
+async def test_there_is_no_ticket_for_what_redis_holds_or_waits_to_be_committed(engine: Engine) -> None:
+    await put(engine, "there", {})
+    await engine.redis.xtrim(NAMES.stream, maxlen=0)
+    assert await engine.ticket("there") is None
+    await put(engine, "pending", {})
+    await evict(engine, "pending")
+    await engine.delete("deleted", Any_(), backlog_limit=LIMIT)
+    assert await engine.ticket("pending") is None
+    assert await engine.ticket("deleted") is None
+    await ticket(engine, "another")
+    for n in range(200):
+        await put(engine, str(n), {})
+    assert await engine.ticket("another") is None, "so many entries are not searched"
 
 
-@pytest.mark.parametrize("committed", [True, False])
-async def test_fill_doesnt_bring_back_what_was_deleted_since(engine: Engine, *, committed: bool) -> None:
-    deleted = await engine.delete("1", Any_(), backlog_limit=LIMIT)
-    if committed:
-        await engine.redis.xtrim(NAMES.stream, maxlen=0)
-    older = deleted.id.version - 1
-    assert await engine.fill("1", b"{}", version=older, age_limit=await now(engine)) is None
+async def test_a_ticket_is_shared_used_once_and_ends(engine: Engine) -> None:
+    given = await ticket(engine, "1")
+    assert await engine.ticket("1") == given
+    assert await ticket(engine, "2") != given
+    assert 25_000 < await engine.redis.pttl(NAMES.ticket + "1") <= 30_000
+    assert await engine.fill("1", b"{}", version=5, ticket=b"another") is None
+    assert await engine.fill("1", b"{}", version=5, ticket=given)
+    await evict(engine, "1")
+    assert await engine.fill("1", b"{}", version=5, ticket=given) is None
+    assert await ticket(engine, "1") != given
+
+
+@pytest.mark.parametrize("write", ["put", "delete", "plain set", "plain delete", "restore"])
+async def test_what_was_read_before_a_write_comes_too_late_whatever_became_of_the_key(
+    engine: Engine, write: str
+) -> None:
+    before = await ticket(engine, "1")
+    if write == "put":
+        await put(engine, "1", {"new": 1})
+    elif write == "delete":
+        await engine.delete("1", Any_(), backlog_limit=LIMIT)
+    elif write == "restore":
+        assert await engine.restore("1", b'{"new":1}', since=EntryId(1, 0))
+    else:
+        await plain(engine, write, "1")
+    assert await engine.fill("1", b'{"old":1}', version=5, ticket=before) is None
+    await engine.redis.xtrim(NAMES.stream, maxlen=0)
+    await evict(engine, "1")
+    assert await engine.fill("1", b'{"old":1}', version=5, ticket=before) is None
+    await ticket(engine, "1")
+    assert await engine.fill("1", b'{"old":1}', version=5, ticket=before) is None
     assert not await engine.redis.exists("todos:1")
-    if committed:
-        newer = deleted.id.version + 1
-        assert await engine.fill("1", b"{}", version=newer, age_limit=await now(engine)) == b"{}"
 
 
-async def test_fill_wants_a_recent_reading_of_mongodb(engine: Engine) -> None:
-    at = await now(engine)
-    long_ago = EntryId(at.ms - GONE_TTL * 1000, 0)
-    assert await engine.fill("1", b"{}", version=5, age_limit=long_ago) is None
+async def plain(engine: Engine, write: str, document_id: str) -> None:
+    """Have a plain client write, and the write captured."""
+    key = engine.mapping.key(document_id)
+    await engine.redis.execute_command("JSON.SET", key, "$", '{"new":1}')
+    if write == "plain delete":
+        await engine.redis.delete(key)
+    if not engine.captures_plain_clients:
+        await engine.redis.set(engine.names.lease, "ours")
+        await engine.observe([(key.encode(), "del" if write == "plain delete" else "json.set")], token="ours")
+
+
+async def evict(engine: Engine, document_id: str) -> None:
+    """Take the key away without a trace."""
+    key = engine.mapping.key(document_id)
+    await engine.redis.pexpire(key, 1)
+    await eventually(lambda: _absent(engine, key))
+
+
+async def _absent(engine: Engine, key: str) -> bool:
+    return not await engine.redis.exists(key)
 
 
 @pytest.mark.parametrize("held", [b'{"held":1}', None])
@@ -310,8 +357,8 @@ async def test_what_redis_was_filled_with_is_not_taken_for_a_write(working: Kind
     async with connect(working.redis_url, timeout=5) as redis:
         engine = await open_engine(redis, working.settings.mappings[0])
         assert await engine.restore(new_id, None, since=await _last(working))
-        at = EntryId((await redis.time())[0] * 1000, 0)
-        assert await engine.fill(new_id, b'{"a":1}', version=before["_sync"]["v"], age_limit=at) == b'{"a":1}'
+        given = await ticket(engine, new_id)
+        assert await engine.fill(new_id, b'{"a":1}', version=before["_sync"]["v"], ticket=given) == b'{"a":1}'
     await anyio.sleep(0.5)
     await working.drained()
     assert await working.todos.find_one({"id": new_id}) == before

@@ -286,9 +286,10 @@ async def putting_right_survives(stack: Stack, name: str) -> None:
     await stack.worker.stop()
     key = f"notes:{name}-changed"
     await expire(stack, key)
-    seconds, _ = await stack.redis_client.time()
-    engine, read_at = await engine_of(stack), EntryId(seconds * 1000, 0)
-    filled = await engine.fill(f"{name}-changed", b'{"n":0}', version=old["_sync"]["v"], age_limit=read_at)
+    engine = await engine_of(stack)
+    ticket = await engine.ticket(f"{name}-changed")
+    assert ticket
+    filled = await engine.fill(f"{name}-changed", b'{"n":0}', version=old["_sync"]["v"], ticket=ticket)
     assert filled == b'{"n":0}'
     async with armed(stack.worker, "kill fill put right") as worker:
         await dies(worker, "fill put right")

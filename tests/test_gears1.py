@@ -100,6 +100,7 @@ def test_capture_adds_an_entry_and_the_mark_of_a_delete(gears: FakeGears) -> Non
     loaded = gears.load()
     loaded.capture({"key": "todos:a:b", "event": "del"})
     assert ("XADD", NAMES.stream, "*", "k", "todos:a:b", "e", "del", "r", "01234567") in gears.sent
+    assert ("DEL", NAMES.ticket + "a:b") in gears.sent
     assert gears.sent[-1] == ("SET", NAMES.gone + "a:b", "7-1")
     loaded.capture({"key": bytearray(b"todos:\xff"), "event": "del"})
     assert gears.sent[-1] == ("SET", NAMES.gone.encode() + b"\xff", "7-1")

@@ -6,6 +6,7 @@ import anyio
 import httpx
 import pytest
 
+from gears.engines import open_engine
 from tests.stack import Stack, eventually, free_port
 
 
@@ -97,18 +98,17 @@ async def test_a_read_while_a_delete_waits_does_not_bring_the_document_back(own_
 
 
 async def test_a_stale_read_through_is_put_right(stack: Stack, api: httpx.AsyncClient, new_id: str) -> None:
-    """As if a reader had been frozen between reading MongoDB and giving the document back to Redis."""
+    """As if a ticket had been given to a reader of what is old already, which shouldn't be."""
     await api.put(f"/notes/{new_id}", json={"n": 1})
     old = await stack.mongo_client.test.notes.find_one({"id": new_id})
     assert old is not None
     await api.put(f"/notes/{new_id}", json={"n": 2})
     await stack.redis_client.pexpire(f"notes:{new_id}", 1)
     await eventually(lambda: _absent(stack, f"notes:{new_id}"))
-    seconds, _ = await stack.redis_client.time()
-    filled = await stack.redis_client.execute_command(
-        "TFCALL", "writethrough_notes.fill", 1, f"notes:{new_id}", '{"n":1}', old["_sync"]["v"], seconds * 1000
-    )
-    assert filled == b'{"n":1}'
+    engine = await open_engine(stack.redis_client, stack.settings.mappings[1])
+    ticket = await engine.ticket(new_id)
+    assert ticket
+    assert await engine.fill(new_id, b'{"n":1}', version=old["_sync"]["v"], ticket=ticket) == b'{"n":1}'
     await stack.drained("notes")
     assert await stack.get(new_id, prefix="notes") == {"id": new_id, "n": 2}
     assert await stack.stored(new_id, "notes") == {"id": new_id, "n": 2}

@@ -15,7 +15,7 @@ from gears.document import decode, to_text, version_of
 from gears.engines import Engine
 from gears.mongo import Document
 from gears.redis import Redis
-from gears.stream import EntryId, Names
+from gears.stream import Names
 from worker.committed import wait_committed
 
 _AT_ONCE = 100
@@ -103,18 +103,25 @@ class Restore:
 
     async def _fill(self, ids: Sequence[str]) -> int:
         """Fill these keys; returns how many were filled."""
-        seconds, microseconds = await self._redis.time()
-        read_at = EntryId(seconds * 1000 + microseconds // 1000, 0)
-        stored = await self._store.find_many(ids)
-        deleted = await self._store.tombstones(ids)
+        tickets: dict[str, bytes] = {}
         filled = 0
+
+        async def get_ticket(document_id: str) -> None:
+            ticket = await self._engine.ticket(document_id)
+            if ticket is not None:
+                tickets[document_id] = ticket
 
         async def fill(document_id: str, document: Document) -> None:
             nonlocal filled
             version, text = version_of(document), to_text(decode(document))
-            result = await self._engine.fill(document_id, text, version=version, age_limit=read_at)
+            result = await self._engine.fill(document_id, text, version=version, ticket=tickets[document_id])
             filled += result is not None
 
+        async with anyio.create_task_group() as tasks:
+            for document_id in ids:
+                tasks.start_soon(get_ticket, document_id)
+        stored = await self._store.find_many(list(tickets))
+        deleted = await self._store.tombstones(list(tickets))
         async with anyio.create_task_group() as tasks:
             for document_id, document in stored.items():
                 if not 0 < version_of(document) <= deleted.get(document_id, -1):  # else it was deleted, and is back

@@ -157,15 +157,26 @@ class Engine(ABC):
         """Delete a key and capture it, also when Redis doesn't hold it (MongoDB may); raises as `put`."""
 
     @abstractmethod
-    async def fill(self, document_id: str, document: bytes, *, version: int, age_limit: EntryId) -> bytes | None:
-        """Give Redis what MongoDB holds, for a key that is absent and not deleted since that version.
+    async def ticket(self, document_id: str) -> bytes | None:
+        """Ask, before MongoDB is read, to be let fill the key with what it holds.
+
+        A ticket says that the key is absent and MongoDB holds the latest of what was written to it. Whatever captures a
+        write to the key takes it away, and so does time. These are the leases of Nishtala et al., "Scaling Memcache at
+        Facebook" (NSDI 2013), section 3.2.1: without them, what was read before a write could be filled in after it.
+
+        Returns:
+            The ticket, shared by all who ask before it is used or taken away; None when there is none to be had.
+        """
+
+    @abstractmethod
+    async def fill(self, document_id: str, document: bytes, *, version: int, ticket: bytes) -> bytes | None:
+        """Give Redis what MongoDB holds, for a key that is absent and not written to since the ticket was given.
 
         Args:
             document_id: the document's id.
             document: JSON text.
             version: the version of the MongoDB document.
-            age_limit: the time (Redis's clock, as an entry id) before which MongoDB was read; when that is more than
-                `GONE_TTL / 2` seconds ago nothing is filled, since marks of deletes may have expired.
+            ticket: as got before MongoDB was read; it is used up.
 
         Returns:
             What Redis holds now, or None when it was not filled.

@@ -1,6 +1,7 @@
 """The calls that every recipe answers alike: their arguments and what their replies mean."""
 
 import hashlib
+import secrets
 from abc import abstractmethod
 from functools import cached_property
 from importlib.resources import files
@@ -12,7 +13,7 @@ from gears.stream import EntryId
 
 
 class CallEngine(Engine):
-    """An engine whose writes are calls of `put`, `remove`, `fill` and `roll_back` inside Redis."""
+    """An engine whose writes are calls of `put`, `remove`, `fill` and others inside Redis."""
 
     @cached_property
     def library(self) -> str:
@@ -28,9 +29,12 @@ class CallEngine(Engine):
     async def delete(self, document_id: str, condition: Condition, *, backlog_limit: int) -> Written:
         return _written(await self._call("remove", document_id, *_condition(condition), backlog_limit), condition)
 
-    async def fill(self, document_id: str, document: bytes, *, version: int, age_limit: EntryId) -> bytes | None:
-        at = str(EntryId.of_version(version))  # for recipes in a language without 64-bit integers
-        filled: bytes | None = await self._call("fill", document_id, document, int(version), age_limit.ms, at)
+    async def ticket(self, document_id: str) -> bytes | None:
+        ticket: bytes | None = await self._call("ticket", document_id, secrets.token_hex(8))
+        return ticket
+
+    async def fill(self, document_id: str, document: bytes, *, version: int, ticket: bytes) -> bytes | None:
+        filled: bytes | None = await self._call("fill", document_id, document, int(version), ticket)
         return filled
 
     async def restore(self, document_id: str, document: bytes | None, *, since: EntryId) -> bool:

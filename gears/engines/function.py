@@ -10,7 +10,7 @@ from gears.engines.base import CaptureStatus
 from gears.engines.calls import CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, LeaseLost, RedisRefused
 from gears.redis import send_once
-from gears.stream import DELETE_EVENTS, GONE_TTL
+from gears.stream import DELETE_EVENTS, TICKET_TTL
 
 _MISSING = "function not found"
 
@@ -27,10 +27,11 @@ class Function(CallEngine):
             "library": self.library,
             "stream": self.names.stream,
             "gone": self.names.gone,
+            "ticket": self.names.ticket,
+            "ticket_ms": TICKET_TTL * 1000,
             "own": self.names.own,
             "start": len(self.mapping.prefix) + 2,
             "deletes": DELETE_EVENTS,
-            "fill_age_ms": GONE_TTL * 500,
         }
         return {"version": version_of_recipe(recipe("function.lua"), _table(config))} | config
 

@@ -12,7 +12,7 @@ from gears.engines.base import CaptureStatus
 from gears.engines.calls import CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
 from gears.redis import AWAY, send_once
-from gears.stream import DELETE_EVENTS, EVENTS, GONE_TTL
+from gears.stream import DELETE_EVENTS, EVENTS, TICKET_TTL
 
 log = structlog.get_logger()
 
@@ -52,9 +52,10 @@ class Gears1(CallEngine):
             "watermark": self.names.watermark,
             "refused": self.names.refused,
             "gone": self.names.gone,
+            "ticket": self.names.ticket,
+            "ticket_ms": TICKET_TTL * 1000,
             "events": sorted(EVENTS),
             "deletes": sorted(DELETE_EVENTS),
-            "fill_age_ms": GONE_TTL * 500,
             "hold": list(HELD_COMMANDS) if self.mapping.hold else [],
             "hold_seconds": self.mapping.hold,
         }

@@ -10,7 +10,7 @@ from gears.engines.base import CaptureStatus
 from gears.engines.calls import CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, RedisRefused
 from gears.redis import send_once
-from gears.stream import DELETE_EVENTS, EVENTS, GONE_TTL
+from gears.stream import DELETE_EVENTS, EVENTS, TICKET_TTL
 
 _MISSING = ("unknown library", "unknown function", "unknown command")
 
@@ -30,9 +30,10 @@ class Gears2(CallEngine):
             "prefix": self.mapping.prefix,
             "stream": self.names.stream,
             "gone": self.names.gone,
+            "ticket": self.names.ticket,
+            "ticket_ms": TICKET_TTL * 1000,
             "events": sorted(EVENTS),
             "deletes": sorted(DELETE_EVENTS),
-            "fill_age_ms": GONE_TTL * 500,
         }
         return {"version": version_of_recipe(self._code, json.dumps(config, sort_keys=True))} | config
 

@@ -6,8 +6,8 @@
 -- Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
 -- from those that survived it.
 --
--- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, gone, own, start,
--- deletes, fill_age_ms}`.
+-- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, gone, ticket,
+-- ticket_ms, own, start, deletes}`.
 
 local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
@@ -25,8 +25,17 @@ local function leap(id, ...)
     return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS + tonumber(run, 16) % LEAP_MS), ...)
 end
 
--- Adds an entry; returns its id.
+local function gone(key)
+    return config.gone .. string.sub(key, config.start)
+end
+
+local function ticket_of(key)
+    return config.ticket .. string.sub(key, config.start)
+end
+
+-- Adds an entry; returns its id. Whoever reads the key from MongoDB meanwhile can't fill it any more.
 local function add(key, event, ...)
+    redis.call('DEL', ticket_of(key))
     local begins = not run
     if begins then run = string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)') end
     local id = redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', run, ...)
@@ -36,10 +45,6 @@ end
 
 local function kind(key)
     return redis.call('TYPE', key)['ok']
-end
-
-local function gone(key)
-    return config.gone .. string.sub(key, config.start)
 end
 
 local function current(key)
@@ -88,17 +93,6 @@ local function maybe_pending(key)
     return redis.call('XLEN', config.stream) > MOST_SEARCHED or written_since(key, '0-0')
 end
 
--- Whether the version of one entry id is above that of another: milliseconds and 20 bits of sequence, with carry.
-local function above(id, other)
-    local function split(text)
-        local ms, seq = string.match(text, '^(%d+)-(%d+)$')
-        return ms + math.floor(seq / 1048576), seq % 1048576
-    end
-    local ms, seq = split(id)
-    local other_ms, other_seq = split(other)
-    return ms > other_ms or (ms == other_ms and seq > other_seq)
-end
-
 local function put(key, document, condition, expected, limit)
     local word = obstacle(key, condition, expected, limit)
     if word then return {word} end
@@ -122,12 +116,16 @@ local function remove(key, condition, expected, limit)
     return {'ok', id, tostring(existed), ''}
 end
 
-local function fill(key, document, version, since, at)
+-- Lets the caller read the key from MongoDB and fill it with what it finds: a ticket, which any write to the key takes
+-- away. Those who come before the next write share one.
+local function ticket(key, token)
     if redis.call('EXISTS', key) == 1 or maybe_pending(key) then return false end
-    local now = redis.call('TIME')
-    if now[1] * 1000 + now[2] / 1000 - since > config.fill_age_ms then return false end
-    local mark = redis.call('GET', gone(key))
-    if mark and above(mark, at) then return false end
+    redis.call('SET', ticket_of(key), token, 'NX', 'PX', config.ticket_ms)
+    return redis.call('GET', ticket_of(key))
+end
+
+local function fill(key, document, version, token)
+    if redis.call('EXISTS', key) == 1 or redis.call('GET', ticket_of(key)) ~= token then return false end
     local id = add(key, 'fill', 'v', version)
     local failure = set(key, document)
     if failure then
@@ -146,11 +144,13 @@ end
 local function restore(key, document, since)
     local found = kind(key)
     if (found ~= 'none' and found ~= JSON_TYPE) or written_since(key, since) then return '0' end
+    redis.call('DEL', ticket_of(key))
     return set(key, document) or '1'
 end
 
 -- Adds an entry for each key that a plain client wrote; pairs of key and its latest event. A write that is learned of
--- after a delete that came later has none to add: the delete's entry tells of the key's state. Only the committer may
+-- after a delete that came later has none to add: the delete's entry tells of the key's state. A delete that is learned
+-- of after a later write is no reason to delete, should the key expire before that is committed. Only the committer may
 -- do this, since what anybody else tells may be long past.
 local function observe(lease, token, ...)
     if redis.call('GET', lease) ~= token then return 'lease lost' end
@@ -160,6 +160,7 @@ local function observe(lease, token, ...)
         local found = kind(key)
         local deleted = found == 'none' and not config.deletes[event] and redis.call('EXISTS', gone(key)) == 1
         if (found == JSON_TYPE or found == 'none') and not deleted then
+            if found == JSON_TYPE and config.deletes[event] then event = 'json.set' end
             local id = add(key, event)
             if found == 'none' and config.deletes[event] then redis.call('SET', gone(key), id) end
         end
@@ -180,6 +181,7 @@ end
 
 register('put', put)
 register('remove', remove, 'allow-oom')
+register('ticket', ticket)
 register('fill', fill)
 register('roll_back', roll_back, 'allow-oom')
 register('restore', restore)

@@ -21,8 +21,8 @@ How RedisGears 1.2 behaves, and why this is built around it:
   the recipe asks itself: `prevented`.
 
 A line `CONFIG = {...}` and `gears1_writes.py` stand before this text. CONFIG is either {version, queued}, or {name,
-version, prefix, stream, watermark, refused, gone, events, deletes, fill_age_ms, hold, hold_seconds}; `queued` and
-`hold` are the commands whose clients are held.
+version, prefix, stream, watermark, refused, gone, ticket, ticket_ms, events, deletes, hold, hold_seconds}; `queued`
+and `hold` are the commands whose clients are held.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ from collections import namedtuple
 
 APPEARS = ("rename_to", "copy_to", "restore", "move_to")
 ALLOWED_OOM = ("json.del", "json.forget", "json.clear", "del", "unlink", "rename", "renamenx")
-WRITES = {"put": put, "remove": remove, "fill": fill, "roll_back": roll_back, "restore": restore}
+WRITES = {"put": put, "remove": remove, "ticket": ticket, "fill": fill, "roll_back": roll_back, "restore": restore}
 ALLOWED_OOM_WRITES = ("remove", "roll_back")
 OURS = "writethrough_"
 TICK = 0.05

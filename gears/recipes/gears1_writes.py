@@ -45,7 +45,11 @@ def shared():
 
 
 def add(key, event, *more):
-    """Add an entry, with the run of the server, by which writes made since a restart can be told; return its id."""
+    """Add an entry, with the run of the server, by which writes made since a restart can be told; return its id.
+
+    Whoever reads the key from MongoDB meanwhile can't fill it any more.
+    """
+    execute("DEL", ticket_of(key))
     state = shared()
     begins = state.run is None
     if begins:
@@ -85,10 +89,20 @@ def prevented(allow_oom=False):
     return OUT_OF_MEMORY if state.full and not allow_oom else None
 
 
+def named_for(key, prefix):
+    """What is kept for a key under this prefix."""
+    start = len(CONFIG["prefix"]) + 1
+    return (prefix if isinstance(key, str) else prefix.encode()) + key[start:]
+
+
 def gone(key):
     """The name of the mark of a key's delete."""
-    start = len(CONFIG["prefix"]) + 1
-    return (CONFIG["gone"] if isinstance(key, str) else CONFIG["gone"].encode()) + key[start:]
+    return named_for(key, CONFIG["gone"])
+
+
+def ticket_of(key):
+    """The name of a key's ticket."""
+    return named_for(key, CONFIG["ticket"])
 
 
 def current(key):
@@ -133,12 +147,6 @@ def written_since(key, since):
     return False
 
 
-def version(entry):
-    """The version that an entry's id stands for."""
-    ms, _, seq = entry.partition("-")
-    return (int(ms) << 20) + int(seq)
-
-
 def put(key, document, condition, expected, limit):
     """Store a document and capture it."""
     word = obstacle(key, condition, expected, limit)
@@ -166,14 +174,17 @@ def remove(key, condition, expected, limit):
     return ["ok", entry, str(existed), ""]
 
 
-def fill(key, document, filled_from, since, at):
-    """Give Redis what MongoDB holds."""
+def ticket(key, token):
+    """Let the caller read the key from MongoDB and fill it with what it finds; any write to the key takes this away."""
     if execute("EXISTS", key) or execute("XLEN", CONFIG["stream"]) > MOST_SEARCHED or written_since(key, "0-0"):
         return []
-    if time.time() * 1000 - float(since) > CONFIG["fill_age_ms"]:
-        return []
-    mark = execute("GET", gone(key))
-    if mark and version(mark) > int(filled_from):
+    execute("SET", ticket_of(key), token, "NX", "PX", str(CONFIG["ticket_ms"]))
+    return [execute("GET", ticket_of(key))]
+
+
+def fill(key, document, filled_from, token):
+    """Give Redis what MongoDB holds."""
+    if execute("EXISTS", key) or execute("GET", ticket_of(key)) != token:
         return []
     entry = add(key, "fill", "v", filled_from)
     try:
@@ -197,5 +208,6 @@ def restore(key, document, since):
     """Give Redis what it lost, uncaptured."""
     if execute("TYPE", key) not in ("none", JSON_TYPE) or written_since(key, since):
         return ["0"]
+    execute("DEL", ticket_of(key))
     bring(key, document)
     return ["1"]

@@ -7,7 +7,7 @@
 // Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
 // from those that survived it.
 //
-// CONFIG: {version, prefix, stream, gone, events, deletes, fill_age_ms}
+// CONFIG: {version, prefix, stream, gone, ticket, ticket_ms, events, deletes}
 
 const config = redis.config;
 const events = new Set(config.events);
@@ -20,8 +20,14 @@ const LEAP_MS = 60000;
 
 let run = null;
 
-// Adds an entry; returns its id.
+function ticketOf(key) {
+    return config.ticket + key.substring(start);
+}
+
+// Adds an entry; returns its id. Whoever reads the key from MongoDB meanwhile can't fill it any more. (Keys that are no
+// text, and come as bytes, are never filled.)
 function add(client, key, event, ...more) {
+    if (typeof key === 'string') client.call('DEL', ticketOf(key));
     const begins = run === null;
     if (begins) run = String(client.call('INFO', 'server')).match(/run_id:(\w{8})/)[1];
     const fields = ['k', key, 'e', event, 'r', run, ...more];
@@ -59,7 +65,7 @@ function current(client, key) {
 redis.registerKeySpaceTrigger('capture', config.prefix + ':', (client, data) => {
     if (!events.has(data.event)) return;
     if (appears.has(data.event) && !isJson(client, data.key_raw)) return;
-    const id = add(client, data.key_raw, data.event);
+    const id = add(client, data.key ?? data.key_raw, data.event);
     if (deletes.has(data.event) && data.key !== null && !exists(client, data.key_raw)) mark(client, data.key, id);
 }, {description: 'adds an entry to the sync stream for every write'});
 
@@ -106,14 +112,14 @@ function maybePending(client, key) {
     return Number(client.call('XLEN', config.stream)) > MOST_SEARCHED || writtenSince(client, key, '0-0');
 }
 
-redis.registerFunction('fill', (client, key, document, version, since) => {
+redis.registerFunction('ticket', (client, key, token) => {
     if (exists(client, key) || maybePending(client, key)) return null;
-    if (Date.now() - Number(since) > config.fill_age_ms) return null;
-    const gone = client.call('GET', config.gone + key.substring(start));
-    if (gone !== null && gone !== undefined) {
-        const [ms, seq] = String(gone).split('-');
-        if (((BigInt(ms) << 20n) + BigInt(seq)) > BigInt(version)) return null;
-    }
+    client.call('SET', ticketOf(key), token, 'NX', 'PX', String(config.ticket_ms));
+    return String(client.call('GET', ticketOf(key)));
+}, {description: 'lets the caller read a key from MongoDB and fill it; any write to the key takes this away'});
+
+redis.registerFunction('fill', (client, key, document, version, token) => {
+    if (exists(client, key) || String(client.call('GET', ticketOf(key))) !== token) return null;
     add(client, key, 'fill', 'v', version);
     client.call('JSON.SET', key, '$', document);
     return current(client, key);
@@ -140,6 +146,7 @@ function writtenSince(client, key, since) {
 redis.registerFunction('restore', (client, key, document, since) => {
     const type = String(client.call('TYPE', key));
     if ((type !== 'none' && type !== JSON_TYPE) || writtenSince(client, key, since)) return '0';
+    client.call('DEL', ticketOf(key));
     if (document === '') client.call('DEL', key);
     else client.call('JSON.SET', key, '$', document);
     return '1';
