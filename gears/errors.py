@@ -17,6 +17,10 @@ class CaptureMissing(Exception):
     """The recipe isn't installed (or is of another version); nothing was written."""
 
 
+class Unchecked(Exception):
+    """Redis was started or emptied, and no committer has looked yet whether it has forgotten anything."""
+
+
 class BacklogFull(Exception):
     """The sync stream holds as many uncommitted entries as allowed; nothing was written."""
 

@@ -162,6 +162,8 @@ class Names:
         """String: the reason why the reconciler should sweep now; set by the worker, or by hand."""
         self.run = f"{self.stream}:run"
         """String: the server run that captured the last committed entry."""
+        self.checked = f"{self.stream}:checked"
+        """String: the server run at which a committer has last made sure that Redis had forgotten nothing."""
         self.gaps = f"{self.stream}:gaps"
         """List: the latest gaps in what was committed, `<entry id> <entry id>`; see `gears.gaps`."""
         self.skipped = f"{self.stream}:skipped"

@@ -20,6 +20,7 @@ _WRITE = (
     problems.REFUSED,
     problems.CAPTURE_MISSING,
     problems.BACKLOG_FULL,
+    problems.REDIS_UNCHECKED,
     problems.OVERLOADED,
     problems.SHUTTING_DOWN,
     problems.NOT_CONFIRMED,

@@ -54,6 +54,7 @@ INTERNAL = ProblemType("internal", 500, "Something went wrong here; it has been 
 REDIS_UNAVAILABLE = ProblemType("redis-unavailable", 503, "Redis can't be reached; nothing was written", 1)
 REDIS_REFUSED = ProblemType("redis-refused", 503, "Redis refused the command; nothing was written", 5)
 MONGO_UNAVAILABLE = ProblemType("mongo-unavailable", 503, "MongoDB can't be reached; nothing was written", 2)
+REDIS_UNCHECKED = ProblemType("redis-unchecked", 503, "Redis may have forgotten something; nothing was written", 1)
 CAPTURE_MISSING = ProblemType("capture-missing", 503, "Writes aren't captured now; nothing was written", 5)
 BACKLOG_FULL = ProblemType("backlog-full", 503, "Too many writes wait for MongoDB; nothing was written", 2)
 OVERLOADED = ProblemType("overloaded", 503, "Too many writes are in flight here; nothing was written", 1)
@@ -73,6 +74,7 @@ _BY_ERROR: dict[type[Exception], ProblemType] = {
     errors.RedisRefused: REDIS_REFUSED,
     errors.CaptureMissing: CAPTURE_MISSING,
     errors.BacklogFull: BACKLOG_FULL,
+    errors.Unchecked: REDIS_UNCHECKED,
     errors.ForeignKey: FOREIGN_KEY,
     errors.OutcomeUnknown: OUTCOME_UNKNOWN,
 }

@@ -12,12 +12,13 @@ from redis.exceptions import ResponseError
 
 from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
 from gears.engines.detect import detect
-from gears.errors import BacklogFull, CaptureMissing, ForeignKey, LeaseLost, PreconditionFailed, RedisRefused
+from gears.errors import BacklogFull, CaptureMissing, ForeignKey, LeaseLost, PreconditionFailed, RedisRefused, Unchecked
 from gears.mapping import Mapping
 from gears.redis import connect, server_run
 from gears.stream import EntryId, Names
 from tests.engines import ALL_KINDS, KindStack
 from tests.stack import eventually
+from worker.room import checked
 
 NAMES = Names("todos")
 LIMIT = 1000
@@ -44,6 +45,7 @@ async def engine(system: KindStack) -> AsyncIterator[Engine]:
     async with connect(system.redis_url, timeout=5) as redis:
         engine = await open_engine(redis, Mapping("todos", "test", "todos"))
         await engine.install()
+        await checked(redis, NAMES, await server_run(redis))
         yield engine
 
 
@@ -72,6 +74,18 @@ async def get(engine: Engine, document_id: str) -> Any:
 
 async def test_the_server_is_found_to_have_this_engine(system: KindStack, engine: Engine) -> None:
     assert await detect(engine.redis) == system.kind.engine == engine.name
+
+
+async def test_what_redis_may_have_forgotten_equals_nothing(engine: Engine) -> None:
+    await put(engine, "1", {})
+    await checked(engine.redis, NAMES, b"another run")
+    before = await entries(engine)
+    with pytest.raises(Unchecked):
+        await engine.put("1", b"{}", Equals(b"{}"), backlog_limit=LIMIT)
+    with pytest.raises(Unchecked):
+        await engine.delete("1", Equals(b"{}"), backlog_limit=LIMIT)
+    assert await entries(engine) == before
+    await put(engine, "1", {"without": "a condition"})
 
 
 async def test_installing_again_changes_nothing(engine: Engine) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 import pytest_asyncio
 from bson import Int64
@@ -294,3 +295,28 @@ async def test_what_was_refused_is_still_called_refused_once_redis_is_emptied(ow
     await put(own_stack, "kept", 1)
     assert set(await in_mongodb(own_stack)) == {"kept"}
     assert await standing(own_stack, overwritten) == "refused"
+
+
+async def test_no_two_conditional_writes_replace_the_same_state_though_redis_goes_back_to_it(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 0)
+    tag = (await own_stack.client.get("/notes/a")).headers["ETag"]
+    snapshot(own_stack)
+    assert (await own_stack.client.put("/notes/a", json={"n": 1}, headers={"If-Match": tag})).status_code == 200
+    await own_stack.worker.stop()
+    await lose(own_stack)
+    answers: list[httpx.Response] = []
+
+    async def answered() -> bool:
+        answers.append(await own_stack.client.put("/notes/a", json={"n": 2}, headers={"If-Match": tag}))
+        kind = answers[-1].json()["type"]
+        return not kind.endswith(("redis-unavailable", "capture-missing"))
+
+    await eventually(answered, within=20)
+    assert answers[-1].status_code == 503
+    assert answers[-1].json()["type"].endswith("redis-unchecked")
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"If-Match": tag})
+    assert answer.status_code == 412
+    assert (await in_mongodb(own_stack))["a"]["n"] == 1

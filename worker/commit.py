@@ -33,7 +33,7 @@ from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
 from worker.rewind import Rewind, find_rewind
-from worker.room import forget, has_forgotten
+from worker.room import checked, forget, has_forgotten
 from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024
@@ -124,6 +124,7 @@ class Committer:
                 run = await server_run(self._redis)
                 if self._rewind is None and await has_forgotten(self._redis, self._names, run):
                     await forget(self._redis, self._names, run, checkpoint, after=checkpoint.newest)
+                await checked(self._redis, self._names, run)
         self._runs = await self._last_run()
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)

@@ -75,6 +75,13 @@ be committed, and no memory freed.
 """
 
 
+_CHECKED = """
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
+"""
+"""DEL comes first for the reason given above."""
+
+
 async def make_room(redis: Redis, names: Names, version: int) -> None:
     """Move the stream on above this version, noting what it skips: keys yet to be compared are ahead too."""
     highest = EntryId.of_version(version)
@@ -99,6 +106,11 @@ async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint,
     numbers = (_LEAP_MS, REMEMBERED_GAPS, _REMEMBERED)
     args = (str(after), str(max(checkpoint.newest, checkpoint.fence)), str(checkpoint.clock), *numbers, run)
     return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
+
+
+async def checked(redis: Redis, names: Names, run: bytes) -> None:
+    """Say that in this run of the server Redis has been given back what it had forgotten."""
+    await redis.execute_command("EVAL", _CHECKED, 1, names.checked, run)
 
 
 async def has_forgotten(redis: Redis, names: Names, run: bytes) -> bool:

@@ -70,7 +70,7 @@ def rules(role: Role, mappings: Iterable[Mapping], *, engine: str, database: int
         if role is Role.SERVICE:
             read = "~" if engine == "gears1" else "%R~"  # Redis 6.2 doesn't tell reading from writing
             keys += [f"~{names.stream}", f"~{names.gone}*", f"~{names.ticket}*"]
-            kept = (names.watermark, names.refused, names.worker, names.reconciling, names.gaps)
+            kept = (names.watermark, names.refused, names.worker, names.reconciling, names.gaps, names.checked)
             keys += [f"{read}{name}" for name in kept]
             channels += [f"&{names.channel}"] + ([f"&{names.own}"] if engine == "function" else [])
         if role is Role.WORKER:

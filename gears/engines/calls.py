@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from gears.engines.base import Absent, Any_, Condition, Engine, Equals, Present, Written
-from gears.errors import BacklogFull, ForeignKey, PreconditionFailed
+from gears.errors import BacklogFull, ForeignKey, PreconditionFailed, Unchecked
 from gears.stream import EntryId
 
 
@@ -80,6 +80,8 @@ def _written(reply: list[bytes], condition: Condition) -> Written:
             return Written(EntryId.parse(entry_id), existed == b"1", document)
         case [b"foreign"]:
             raise ForeignKey("the key holds another type than a JSON document; rename or delete it in Redis")
+        case [b"unchecked"]:
+            raise Unchecked("Redis may have forgotten something, which no worker has looked into since it was started")
         case [b"backlog"]:
             raise BacklogFull("too many writes wait for MongoDB")
         case _:

@@ -26,6 +26,7 @@ class Function(CallEngine):
         config: dict[str, str | int | frozenset[str]] = {
             "library": self.library,
             "stream": self.names.stream,
+            "checked": self.names.checked,
             "gone": self.names.gone,
             "ticket": self.names.ticket,
             "ticket_ms": TICKET_TTL * 1000,

@@ -51,6 +51,7 @@ class Gears1(CallEngine):
             "stream": self.names.stream,
             "watermark": self.names.watermark,
             "refused": self.names.refused,
+            "checked": self.names.checked,
             "gone": self.names.gone,
             "ticket": self.names.ticket,
             "ticket_ms": TICKET_TTL * 1000,

@@ -29,6 +29,7 @@ class Gears2(CallEngine):
         config: dict[str, Any] = {
             "prefix": self.mapping.prefix,
             "stream": self.names.stream,
+            "checked": self.names.checked,
             "gone": self.names.gone,
             "ticket": self.names.ticket,
             "ticket_ms": TICKET_TTL * 1000,

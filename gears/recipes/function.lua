@@ -6,14 +6,20 @@
 -- Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
 -- from those that survived it.
 --
--- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, gone, ticket,
--- ticket_ms, own, start, deletes}`.
+-- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, checked, gone,
+-- ticket, ticket_ms, own, start, deletes}`.
 
 local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
 local LEAP_MS = 60000
 
-local run
+local run, known_run
+
+-- What tells this run of the server from others.
+local function server_run()
+    known_run = known_run or string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)')
+    return known_run
+end
 
 -- The first entry of a run, on a stream that is ahead of the clock: ids go on where Redis remembers, so entries that it
 -- lost when it was restarted may have had the next ones. They are passed over, since nobody could tell them apart; and so
@@ -37,7 +43,7 @@ end
 local function add(key, event, ...)
     redis.call('DEL', ticket_of(key))
     local begins = not run
-    if begins then run = string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)') end
+    run = server_run()
     local id = redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', run, ...)
     if begins then return leap(id, 'k', key, 'e', event, 'r', run, ...) end
     return id
@@ -67,7 +73,8 @@ local function set(key, document)
     own(key)
 end
 
--- What keeps a write from being made: a word for the caller, or nil.
+-- What keeps a write from being made: a word for the caller, or nil. What Redis may have forgotten
+-- equals nothing.
 local function obstacle(key, condition, expected, limit)
     local found = kind(key)
     if found ~= 'none' and found ~= JSON_TYPE then return 'foreign' end
@@ -76,6 +83,7 @@ local function obstacle(key, condition, expected, limit)
     if condition == 'present' and not present then return 'failed' end
     if condition == 'equals' and (not present or current(key) ~= expected) then return 'failed' end
     if redis.call('XLEN', config.stream) >= tonumber(limit) then return 'backlog' end
+    if condition == 'equals' and redis.call('GET', config.checked) ~= server_run() then return 'unchecked' end
 end
 
 -- Entries after `since` that tell of a write to the key; fills and backfills don't.

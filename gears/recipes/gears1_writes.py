@@ -37,11 +37,19 @@ def shared():
         module.muted = False  # while a function here writes
         module.captured = module.failures = 0
         module.failure = ""
-        module.run = None
+        module.run = module.known_run = None
         module.replica = module.full = False
         module.sampled = 0.0
         sys.modules[name] = module
     return module
+
+
+def server_run():
+    """What tells this run of the server from others."""
+    state = shared()
+    if state.known_run is None:
+        state.known_run = re.search(r"run_id:(\w{8})", execute("INFO", "server")).group(1)
+    return state.known_run
 
 
 def add(key, event, *more):
@@ -52,8 +60,7 @@ def add(key, event, *more):
     execute("DEL", ticket_of(key))
     state = shared()
     begins = state.run is None
-    if begins:
-        state.run = re.search(r"run_id:(\w{8})", execute("INFO", "server")).group(1)
+    state.run = server_run()
     fields = ("k", key, "e", event, "r", state.run, *more)
     entry = execute("XADD", CONFIG["stream"], "*", *fields)
     return leap(entry, fields) if begins else entry
@@ -124,7 +131,10 @@ def bring(key, document):
 
 
 def obstacle(key, condition, expected, limit):
-    """What keeps a write from being made: a word for the caller, or None."""
+    """What keeps a write from being made: a word for the caller, or None.
+
+    What Redis may have forgotten equals nothing.
+    """
     kind = execute("TYPE", key)
     if kind not in ("none", JSON_TYPE):
         return "foreign"
@@ -135,7 +145,11 @@ def obstacle(key, condition, expected, limit):
         return "failed"
     if condition == "equals" and not (present and current(key) == expected):
         return "failed"
-    return "backlog" if execute("XLEN", CONFIG["stream"]) >= int(limit) else None
+    if execute("XLEN", CONFIG["stream"]) >= int(limit):
+        return "backlog"
+    if condition == "equals" and execute("GET", CONFIG["checked"]) != server_run():
+        return "unchecked"
+    return None
 
 
 def written_since(key, since):

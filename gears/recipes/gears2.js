@@ -7,7 +7,7 @@
 // Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
 // from those that survived it.
 //
-// CONFIG: {version, prefix, stream, gone, ticket, ticket_ms, events, deletes}
+// CONFIG: {version, prefix, stream, checked, gone, ticket, ticket_ms, events, deletes}
 
 const config = redis.config;
 const events = new Set(config.events);
@@ -19,6 +19,13 @@ const MOST_SEARCHED = 200;
 const LEAP_MS = 60000;
 
 let run = null;
+let knownRun = null;
+
+// What tells this run of the server from others.
+function serverRun(client) {
+    knownRun ??= String(client.call('INFO', 'server')).match(/run_id:(\w{8})/)[1];
+    return knownRun;
+}
 
 function ticketOf(key) {
     return config.ticket + key.substring(start);
@@ -29,7 +36,7 @@ function ticketOf(key) {
 function add(client, key, event, ...more) {
     if (typeof key === 'string') client.call('DEL', ticketOf(key));
     const begins = run === null;
-    if (begins) run = String(client.call('INFO', 'server')).match(/run_id:(\w{8})/)[1];
+    run = serverRun(client);
     const fields = ['k', key, 'e', event, 'r', run, ...more];
     const id = String(client.call('XADD', config.stream, '*', ...fields));
     return begins ? leap(client, id, fields) : id;
@@ -69,7 +76,8 @@ redis.registerKeySpaceTrigger('capture', config.prefix + ':', (client, data) => 
     if (deletes.has(data.event) && data.key !== null && !exists(client, data.key_raw)) mark(client, data.key, id);
 }, {description: 'adds an entry to the sync stream for every write'});
 
-// What keeps a write from being made: a word for the caller, or null.
+// What keeps a write from being made: a word for the caller, or null. What Redis may have forgotten
+// equals nothing.
 function obstacle(client, key, condition, expected, limit) {
     const type = String(client.call('TYPE', key));
     if (type !== 'none' && type !== JSON_TYPE) return 'foreign';
@@ -78,6 +86,7 @@ function obstacle(client, key, condition, expected, limit) {
     if (condition === 'present' && !present) return 'failed';
     if (condition === 'equals' && (!present || current(client, key) !== expected)) return 'failed';
     if (Number(client.call('XLEN', config.stream)) >= Number(limit)) return 'backlog';
+    if (condition === 'equals' && String(client.call('GET', config.checked)) !== serverRun(client)) return 'unchecked';
     return null;
 }
 
