@@ -196,8 +196,6 @@ class _Key:
         for write in self._writes:
             if write.replaced is None or write.acknowledged is None:
                 continue
-            if any(window.touches(write.start, write.end) for window in self._lost):
-                continue
             if (other := winners.setdefault(write.replaced, write)) is not write:
                 yield self._violation(1, "two writes replaced the same state by If-Match", other, write)
 
