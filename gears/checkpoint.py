@@ -23,7 +23,9 @@ class Checkpoint:
         clock: the id that Redis's clock would have given when that was read.
         fence: no state that Redis was given back after a rewind is newer than this.
         certain: everything up to this entry was committed before.
-        beside: ids of the documents that are written or deleted beside it, as new as `newest`; None when nobody knows.
+        beside: ids of the documents that are written, deleted or refused beside it; None when nobody knows. What is
+            written or deleted is as new as `newest`.
+        latest: the latest that Redis's clock has ever been at a commit.
     """
 
     committed: EntryId
@@ -32,13 +34,14 @@ class Checkpoint:
     fence: EntryId = ZERO
     certain: EntryId = ZERO
     beside: tuple[str, ...] | None = None
+    latest: EntryId = ZERO
 
     @classmethod
     def parse(cls, found: Dict[str, Any]) -> Self:
         """The checkpoint that MongoDB holds."""
         committed = int(found["v"])
         # A later version of this program added the others.
-        optional = {"newest": committed, "clock": 0, "fence": 0, "certain": committed}
+        optional = {"newest": committed, "clock": 0, "latest": found.get("clock", 0), "fence": 0, "certain": committed}
         versions = {name: int(found.get(name, otherwise)) for name, otherwise in optional.items()}
         beside = found.get("beside", {})
         known = (beside.get("v"), beside.get("newest")) == (committed, versions["newest"])  # not of another commit
@@ -50,13 +53,13 @@ class Checkpoint:
 
     def update(self) -> dict[str, Any]:
         """The update that brings MongoDB's to this one, which may be the newer; the fence stays as it is."""
-        committed, newest = Int64(self.committed.version), Int64(self.newest.version)
+        committed, newest, clock = (Int64(i.version) for i in (self.committed, self.newest, self.clock))
         few = self.beside is not None and sum(map(len, self.beside)) <= _MOST_BESIDE
         return {
-            "$max": {"v": committed, "newest": newest, "certain": Int64(self.certain.version)},
+            "$max": {"v": committed, "newest": newest, "certain": Int64(self.certain.version), "latest": clock},
             "$set": {
                 "at": datetime.now(UTC),
-                "clock": Int64(self.clock.version),
+                "clock": clock,
                 "beside": {"v": committed, "newest": newest, "ids": self.beside} if few else {},
             },
         }

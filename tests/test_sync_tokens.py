@@ -198,6 +198,54 @@ async def test_what_was_written_after_a_flush_is_kept_or_called_lost_though_the_
     assert {key: document["n"] for key, document in (await in_redis(own_stack)).items()} == expected
 
 
+async def test_what_was_written_after_a_flush_is_called_lost_when_redis_falls_back_to_before_it(
+    own_stack: Stack,
+) -> None:
+    await own_stack.start()
+    await put(own_stack, "first", 0)
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    committed = await put(own_stack, "a", 0)
+    await own_stack.worker.stop()
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    await own_stack.redis_client.flushall()
+    answer = await own_stack.client.put("/notes/a", json={"n": 1}, headers={"Prefer": "respond-async"})
+    await lose_everything_since(own_stack, "snapshot")
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    await put(own_stack, "b", 0)
+    tokens = (committed, answer.headers["Sync-Token"])
+    assert [await standing(own_stack, token) for token in tokens] == ["committed", "lost"]
+    assert (await in_mongodb(own_stack))["a"]["n"] == 0
+
+
+async def test_no_token_is_called_committed_when_its_refusal_had_not_come(own_stack: Stack) -> None:
+    """The checkpoint and the documents had, when worker and Redis went down."""
+    await own_stack.start()
+    await put(own_stack, "before", 0)
+    await own_stack.worker.stop()
+    asynchronous = {"Prefer": "respond-async"}
+    answer = await own_stack.client.put("/notes/expired", json={}, headers=asynchronous)
+    await own_stack.redis_client.pexpire("notes:expired", 1)
+
+    async def expired() -> bool:
+        return await own_stack.redis_client.exists("notes:expired") == 0
+
+    await eventually(expired)
+    await own_stack.worker.start(wait=False, FAILPOINTS="kill dead letters kept")
+
+    async def killed() -> bool:
+        return not own_stack.worker.running
+
+    await eventually(killed)
+    await own_stack.mongo_client.test.sync_dead_letters.delete_many({})  # as if it had not come
+    await lose_everything_since(own_stack, None)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    await put(own_stack, "after", 0)
+    assert set(await in_mongodb(own_stack)) == {"before", "after"}
+    assert await standing(own_stack, answer.headers["Sync-Token"]) == "lost"
+
+
 async def test_what_was_written_between_two_flushes_is_called_lost_though_the_ids_went_back(own_stack: Stack) -> None:
     await own_stack.start()
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))

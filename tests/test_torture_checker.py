@@ -73,6 +73,11 @@ ACCEPTED: dict[str, Sequence[Event]] = {
         read(None, REDIS, 4),
         *ended("a", "a"),
     ],
+    "a refused write is in MongoDB for a moment": [
+        write("a", 1, 2, Outcome.REFUSED),
+        read("a", MONGO, 3),
+        *ended(None, None),
+    ],
     "what MongoDB can't hold is seen in Redis": [
         write("a", 1, 2, Outcome.POISON),
         read("a", REDIS, 9),
@@ -112,6 +117,11 @@ REJECTED: dict[str, tuple[int, Sequence[Event], int]] = {
     "it is seen before it was written": (5, [write("a", 9, 10), read("a", REDIS, 1)], 2),
     "nothing was written, and it is there": (7, [write("a", 1, 2, Outcome.NOTHING), read("a", REDIS, 3)], 2),
     "it was refused, and MongoDB holds it": (7, [write("a", 1, 3, Outcome.REFUSED), read("a", MONGO, 2)], 2),
+    "it was refused, and stays in MongoDB": (
+        7,
+        [write("a", 1, 2, Outcome.REFUSED), read("a", MONGO, 3), read("a", MONGO, 24)],
+        3,
+    ),
     "it was refused, and not rolled back": (7, [write("a", 1, 2, Outcome.REFUSED), read("a", REDIS, 3)], 2),
     "a refused delete is there": (2, [write("a", 1, 2), write(None, 3, 4, Outcome.REFUSED), read(None, REDIS, 5)], 2),
     "what MongoDB can't hold stays in Redis": (7, [write("a", 1, 2, Outcome.POISON), *ended("a", None)], 2),

@@ -4,7 +4,7 @@ There is one committer per mapping at a time and committed entries are trimmed f
 the list of what is left to do: a committer starts at its beginning, whatever its predecessor was doing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from gears.backlog import last_entry
 from gears.checkpoint import Checkpoint
 from gears.engines import Engine
-from gears.errors import Rewound
+from gears.errors import Refused, Rewound
 from gears.failpoint import reached
 from gears.gaps import Runs
 from gears.lane import Wire
@@ -189,7 +189,8 @@ class Committer:
         last = entries[-1].id
         self._lease.check()
         newest = max(last, batch.newest)
-        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, beside=tuple(changes))
+        beside = self._ids(refusals, changes)
+        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, beside=beside)
         refused, following = await self._write([change for _, change in changes.values()], checkpoint)
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
@@ -207,6 +208,13 @@ class Committer:
         reached("released")
         self._reporter.committed(len(entries), len(refused_entries))
         return None if checks or refusals else following  # those may have rolled Redis back since it was read
+
+    def _ids(self, refusals: Iterable[Refusal], changes: Iterable[str]) -> tuple[str, ...] | None:
+        """What there is a document, a delete or a dead letter of, once this is committed."""
+        try:
+            return (*changes, *(self._engine.mapping.id_of(refusal.entries.key) for refusal in refusals))
+        except Refused:
+            return None
 
     async def _write(self, changes: Sequence[Change], checkpoint: Checkpoint) -> tuple[dict[str, str], _Work | None]:
         """Have MongoDB write, and meanwhile read what follows, if there is more already; refusals by document's id.

@@ -54,8 +54,8 @@ if last > now or floor >= now then
     local since, first = newest, oldest and oldest[1] or present
     if below(since, ARGV[3]) then since = ARGV[3] end
     if below(present, first) then first = present end
-    for _, gap in ipairs({{ {{ARGV[3], first}}, {{since, present}} }}) do
-        if below(newest, present) and below(gap[1], gap[2]) then
+    for _, gap in ipairs({{ {{ARGV[8], first}}, {{since, present}} }}) do
+        if below(gap[1], gap[2]) then
             redis.call('RPUSH', KEYS[3], gap[1] .. ' ' .. gap[2])
             redis.call('LTRIM', KEYS[3], -ARGV[5], -1)
         end
@@ -104,7 +104,8 @@ async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint,
     """
     keys = (names.stream, names.forgotten, names.gaps)
     numbers = (_LEAP_MS, REMEMBERED_GAPS, _REMEMBERED)
-    args = (str(after), str(max(checkpoint.newest, checkpoint.fence)), str(checkpoint.clock), *numbers, run)
+    floor, latest = max(checkpoint.newest, checkpoint.fence), max(checkpoint.latest, checkpoint.clock)
+    args = (str(after), str(floor), str(checkpoint.clock), *numbers, run, str(latest))
     return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
 
 

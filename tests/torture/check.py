@@ -133,7 +133,8 @@ class _Key:
         elif write.start > read.end:
             yield self._violation(5, "a state from the future", write, read)
         elif self._forbidden(write, read):
-            yield self._violation(7, f"a write that was answered with {write.outcome!r} is there", write, read)
+            what = f"a write that was answered with {write.outcome!r} is there"
+            yield self._violation(7, what, write, read, *self._again(write, read))
         elif read.side is Side.MONGO or not self._excused(read):
             newest = (self._in_mongo if read.side is Side.MONGO else self._acknowledged).by(read.start)
             if newest is not None and newest.start >= _ends(write):
@@ -143,21 +144,27 @@ class _Key:
         """A state was seen that had been replaced before."""
         if not read.final and any(window.touches(read.start, read.end) for window in self._doubled):
             return
-        again: list[Read] = []
         deleted = any(d.start <= read.end and _ends(d) >= newest.start for d in self._deletes)
-        if deleted and read.side is Side.MONGO and not read.final:
-            later = (r for r in self._reads if r.side is Side.MONGO and r.value == write.value)
-            again = [r for r in later if r.start > read.start + LATE][:1]
-            if not again:
-                return  # for a moment only
-        yield self._violation(*self._older(newest, read), write, newest, *self._witness(newest, read), read, *again)
+        if not (deleted and self._late(write, read)):
+            again = self._again(write, read)
+            yield self._violation(*self._older(newest, read), write, newest, *self._witness(newest, read), read, *again)
+
+    def _late(self, write: Write, read: Read) -> bool:
+        """Whether it may have been written by a committer that was held up, for a moment only: it isn't seen again."""
+        return read.side is Side.MONGO and not read.final and not self._again(write, read)
+
+    def _again(self, write: Write, read: Read) -> list[Read]:
+        """When it was seen in MongoDB after the moment for which it may be."""
+        later = (r for r in self._reads if r.side is read.side is Side.MONGO and r.value == write.value)
+        return [r for r in later if r.start > read.start + LATE][:1]
 
     def _forbidden(self, write: Write, read: Read) -> bool:
         if write.outcome not in NEVER:
             return False
+        refused = write.outcome is Outcome.REFUSED and read.start > write.end
         if read.side is Side.MONGO or read.final or write.outcome is Outcome.NOTHING:
-            return True
-        return write.outcome is Outcome.REFUSED and read.start > write.end and not self._excused(read)
+            return not (refused and self._late(write, read))
+        return refused and not self._excused(read)
 
     def _older(self, newest: Write, read: Read) -> tuple[int, str]:
         if newest.acknowledged is None or newest.acknowledged > read.start:
