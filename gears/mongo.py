@@ -6,7 +6,7 @@ Beside a mapping's own collection, its database holds five of ours: `sync_tombst
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import DeleteOne, ReadPreference, ReplaceOne, UpdateOne
-from pymongo.errors import BulkWriteError, PyMongoError, WriteError
+from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -240,29 +240,31 @@ class Store:
         deleted = await self.deleted(found[id_field] for found in documents if version_of(found))
         return [found for found in documents if deleted.get(found[id_field], -1) < version_of(found)]
 
-    async def raise_version(self, document_id: str, held: int, version: int) -> None:
-        """Give what is held of this document, or of its delete, a higher version, unless it has changed."""
-        one, other = Int64(held), Int64(version)
-        with suppress(WriteError):  # see `documents_above`
-            await self._documents.update_one(
-                self._with_id(document_id) | {"_sync.v": one}, {"$set": {"_sync.v": other}}
-            )
-        key = self.mapping.key(document_id)
-        await self._tombstones.update_one({"_id": key, "v": one}, {"$set": {"v": other}})
-
-    async def fence_off(self, document_id: str, held: int | None, version: int) -> None:
-        """Have nothing that is older than this version replace what is held of this document, or that nothing is.
+    async def fence_off(self, versions: Dict[str, int], held: Dict[str, int]) -> None:
+        """Have nothing that is older than these versions replace what is held of documents, or that nothing is.
 
         Args:
-            document_id: the document's id.
-            held: the version of what is held of it, or of its delete; None when there is neither.
-            version: the version that it gets.
+            versions: for each document's id, the version that what is held of it gets, unless that is newer.
+            held: the versions of those that are held, or of their deletes; what has changed since stays as it is.
         """
-        if held is None:
-            tombstone = self._tombstone(Remove(document_id, version), datetime.now(UTC))
-            await self._tombstones.bulk_write([tombstone])
-        elif held < version:
-            await self.raise_version(document_id, held, version)
+        raised, tombstones = [], []
+        for document_id, version in versions.items():
+            if document_id not in held:
+                tombstones.append(self._tombstone(Remove(document_id, version), datetime.now(UTC)))
+            elif held[document_id] < version:
+                one, other = Int64(held[document_id]), Int64(version)
+                raised.append(UpdateOne(self._with_id(document_id) | {"_sync.v": one}, {"$set": {"_sync.v": other}}))
+                tombstones.append(UpdateOne({"_id": self.mapping.key(document_id), "v": one}, {"$set": {"v": other}}))
+        await self._raise_versions(raised)
+        if tombstones:
+            await self._tombstones.bulk_write(tombstones, ordered=False)
+
+    async def _raise_versions(self, operations: Sequence[UpdateOne]) -> None:
+        try:
+            if operations:
+                await self._documents.bulk_write(operations, ordered=False)
+        except BulkWriteError as error:
+            _raise_transient(error)  # the rest is somebody's validation of documents: those stay as they are
 
     async def fenced_off(self, held: Dict[str, int]) -> set[str]:
         """Those of these documents whose version was given to them by `fence_off`."""
@@ -325,7 +327,7 @@ class Store:
 
     async def _refusals(self, changes: Sequence[Change], error: BulkWriteError) -> dict[str, str]:
         """Tell refusals from newer states (neither is done again) and from what must be done again (raised)."""
-        raise_transient(error)
+        _raise_transient(error)
         failed: list[Document] = error.details.get("writeErrors", [])
         duplicates = {changes[f["index"]].document_id for f in failed if f["code"] == DUPLICATE_KEY}
         held = await self.versions(duplicates) if duplicates else {}
@@ -379,7 +381,7 @@ class Store:
         return UpdateOne({"_id": self.mapping.key(change.document_id)}, update, upsert=True)
 
 
-def raise_transient(error: BulkWriteError) -> None:
+def _raise_transient(error: BulkWriteError) -> None:
     """Raise it if what failed is to be done again."""
     failed = error.details.get("writeErrors", [])
     if error.details.get("writeConcernErrors") or any(failure["code"] in _TRANSIENT for failure in failed):

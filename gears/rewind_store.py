@@ -5,12 +5,11 @@ from collections.abc import Mapping as Dict
 
 from bson import Int64
 from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
 
 from gears.checkpoint import Checkpoint
 from gears.dead_letters import letter_key
 from gears.document import version_of
-from gears.mongo import Document, Store, raise_transient
+from gears.mongo import Document, Store
 from gears.refusals import REMEMBERED_REFUSALS
 from gears.rewinds import RewindReport
 from gears.stream import ZERO, EntryId, reaches
@@ -52,11 +51,12 @@ class RewindStore(Store):
     async def refused_above(self, version: int) -> list[tuple[EntryId, str]]:
         """The latest refused entries of states with a higher version than this, each with the reason."""
         above = {"mapping": self.mapping.prefix, "version": {"$gt": Int64(version)}}
-        found = (
-            self._dead_letters.find(above, {"entries": 1, "reason": 1}).sort("version", -1).limit(REMEMBERED_REFUSALS)
-        )
-        letters = [letter async for letter in found]
-        return [(EntryId.parse(text), letter["reason"]) for letter in letters for text in letter.get("entries", ())]
+        latest: list[tuple[EntryId, str]] = []
+        async for letter in self._dead_letters.find(above, {"entries": 1, "reason": 1}).sort("version", -1):
+            latest += [(EntryId.parse(entry_id), letter["reason"]) for entry_id in letter.get("entries", ())]
+            if len(latest) >= REMEMBERED_REFUSALS:
+                break
+        return latest
 
     async def documents_above(
         self, version: int, *, fence: int, waiting: Dict[str, int]
@@ -76,11 +76,7 @@ class RewindStore(Store):
             older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
             raised = {"$set": {"_sync.v": Int64(fence)}}
             operations = [UpdateOne(self._with_id(document[id_field]) | older, raised) for document in alive]
-            try:
-                if operations:
-                    await self._documents.bulk_write(operations, ordered=False)
-            except BulkWriteError as error:
-                raise_transient(error)  # the rest is somebody's validation of documents: those stay as they are
+            await self._raise_versions(operations)
             yield await self._alive(await self._documents.find(these).to_list(None))
 
     async def deleted_above(self, version: int, *, fence: int, waiting: Dict[str, int]) -> AsyncIterator[list[str]]:

@@ -129,6 +129,18 @@ class Process:
         self._signal(signal.SIGKILL)
         await eventually(self._ended)
 
+    async def ends(self, within: float = 20.0) -> None:
+        """Wait until it has ended by itself."""
+        await eventually(self._ended, within=within)
+
+    async def reaches_failpoint(self) -> None:
+        """Wait until it has frozen or killed itself at one."""
+
+        async def reached() -> bool:
+            return b"failpoint: " in self.log.read_bytes()
+
+        await eventually(reached, within=20)
+
     def freeze(self) -> None:
         """SIGSTOP."""
         self._signal(signal.SIGSTOP)

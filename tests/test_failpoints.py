@@ -35,6 +35,7 @@ COMMITTING = (
     "checkpoint written",
     "dead letters kept",
     "refusals recorded",
+    "fenced off",
     "rolled back",
     "acknowledging",
     "acknowledged",
@@ -108,11 +109,7 @@ def test_every_point_in_the_code_is_tested() -> None:
 
 async def dies(process: Process, point: str) -> None:
     """Wait for the process to kill itself at this point."""
-
-    async def ended() -> bool:
-        return not process.running
-
-    await eventually(ended, within=20)
+    await process.ends()
     assert process.exit_code == -signal.SIGKILL
     assert process.log.read_text().endswith(f"failpoint: {point}\n")
 

@@ -4,7 +4,7 @@ But not a key that is written again further on in the stream: a roll-back would 
 told of a state that is gone. The batch with the key's last write decides.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import structlog
@@ -56,7 +56,8 @@ async def refuse(
     """
     await store.keep_dead_letters([_dead_letter(refusal) for refusal in refusals])
     reached("dead letters kept")
-    held = await _held(engine, store, refusals)
+    versions = _versions(engine, refusals)
+    held = await _held(store, versions)
     fences = await store.fenced_off(held)
     committed = {engine.mapping.key(i).encode(): version for i, version in held.items() if i not in fences}
     entries = {
@@ -67,7 +68,8 @@ async def refuse(
     }
     await record_refusals(redis, Names(engine.mapping.prefix), entries.items())
     reached("refusals recorded")
-    await _fence_off(engine, store, refusals, held)
+    await store.fence_off(versions, held)  # a committer that was held up may have what is refused under way
+    reached("fenced off")
     await ahead.look(last)
     for refusal in refusals:
         log.warning("refused", key=repr(refusal.entries.key)[1:], reason=refusal.reason)
@@ -103,24 +105,21 @@ async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead:
             reached("fill put right")
 
 
-async def _held(engine: Engine, store: Store, refusals: Sequence[Refusal]) -> dict[str, int]:
-    """The newest version that MongoDB knows of each document or its delete, if there is either."""
-    ids = []
+def _versions(engine: Engine, refusals: Sequence[Refusal]) -> dict[str, int]:
+    """The versions of the refused states, by the document's id where the key has one."""
+    versions = {}
     for refusal in refusals:
         with suppress(Refused):
-            ids.append(engine.mapping.id_of(refusal.entries.key))
+            versions[engine.mapping.id_of(refusal.entries.key)] = refusal.entries.version
+    return versions
+
+
+async def _held(store: Store, ids: Collection[str]) -> dict[str, int]:
+    """The newest version that MongoDB knows of each of these documents or its delete, if there is either."""
     if not ids:
         return {}
     stored, deleted = await store.versions(ids), await store.deleted(ids)
     return {i: max(stored.get(i, 0), deleted.get(i, 0)) for i in stored.keys() | deleted.keys()}
-
-
-async def _fence_off(engine: Engine, store: Store, refusals: Sequence[Refusal], held: Mapping[str, int]) -> None:
-    """A committer that was held up may have what is refused under way to MongoDB; from now on that comes too late."""
-    for refusal in refusals:
-        with suppress(Refused):
-            document_id = engine.mapping.id_of(refusal.entries.key)
-            await store.fence_off(document_id, held.get(document_id), refusal.entries.version)
 
 
 async def _delete(redis: Redis, key: bytes) -> None:

@@ -126,4 +126,4 @@ async def _roll_back(engine: Engine, store: AuditStore, proof: Proof) -> None:
         log.error("Redis refused a roll-back", key=repr(proof.key)[1:], error=str(error))
         return
     if given and (above := proof.horizon.above(held)) > held:
-        await store.raise_version(document_id, held, above)
+        await store.fence_off({document_id: above}, {document_id: held})
