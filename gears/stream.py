@@ -19,8 +19,8 @@ _SEQ_MAX_BITS = 32
 GONE_TTL = 60
 """Seconds that the mark of a committed delete stays, far longer than any read-through takes."""
 
-TICKET_TTL = 30
-"""Seconds that a read-through may take if Redis is to be given what it read."""
+TICKET_TTL = 10
+"""Seconds that a read-through may take if Redis is to be given what it read; a read of what is not there leaves one."""
 
 DELETE_EVENTS = frozenset({"del", "json.del", "rename_from", "move_from"})
 """Events after which a missing key means that it was deleted, not evicted or expired."""

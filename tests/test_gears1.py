@@ -117,7 +117,7 @@ def test_the_first_entry_of_a_run_leaps_if_the_stream_is_ahead_of_the_clock(gear
     ]
     loaded.add("todos:1", "del")
     assert gears.sent[-1] == ("XADD", "sync:{todos}", "*", *fields)
-    loaded.shared().run = None
+    loaded.shared().begun = False
     gears.replies["TIME"] = ["5000000", "0"]
     loaded.add("todos:1", "del")
     assert gears.sent[-1] == ("TIME",)

@@ -33,7 +33,7 @@ from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
 from worker.rewind import Rewind, find_rewind
-from worker.room import checked, forget, has_forgotten
+from worker.room import forget, has_forgotten, mark_checked
 from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024
@@ -112,6 +112,7 @@ class Committer:
         """See where Redis and MongoDB stand, and give Redis back what it lost."""
         async for attempt in self._retrying():
             with attempt:
+                run = await server_run(self._redis)  # first: should Redis be restarted meanwhile, that is not this run
                 self._watermark, self._rewind = await find_rewind(self._redis, self._engine, self._store)
                 if self._rewind is not None:
                     if self._ask_first:
@@ -121,10 +122,9 @@ class Committer:
                     self._log.warning("gave Redis back what it had lost", keys=restored)
                 checkpoint = await self._store.checkpoint() or Checkpoint(ZERO, ZERO)
                 self._lost = checkpoint.fence
-                run = await server_run(self._redis)
                 if self._rewind is None and await has_forgotten(self._redis, self._names, run):
                     await forget(self._redis, self._names, run, checkpoint, after=checkpoint.newest)
-                await checked(self._redis, self._names, run)
+                await mark_checked(self._redis, self._names, run)
         self._runs = await self._last_run()
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)

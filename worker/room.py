@@ -109,7 +109,7 @@ async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint,
     return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
 
 
-async def checked(redis: Redis, names: Names, run: bytes) -> None:
+async def mark_checked(redis: Redis, names: Names, run: bytes) -> None:
     """Say that in this run of the server Redis has been given back what it had forgotten."""
     await redis.execute_command("EVAL", _CHECKED, 1, names.checked, run)
 

@@ -148,7 +148,7 @@ class Engine(ABC):
 
         Raises:
             PreconditionFailed: the key isn't as `condition` asks.
-            Unchecked: it may have forgotten how the key is, so that it can't be said what that equals.
+            Unchecked: Redis may have forgotten how the key is, so that it can't be said what that equals.
             BacklogFull: `backlog_limit` entries or more are uncommitted.
             ForeignKey: the key holds another type.
         """

@@ -13,12 +13,12 @@ local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
 local LEAP_MS = 60000
 
-local run, known_run
+local run, begun
 
 -- What tells this run of the server from others.
 local function server_run()
-    known_run = known_run or string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)')
-    return known_run
+    run = run or string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)')
+    return run
 end
 
 -- The first entry of a run, on a stream that is ahead of the clock: ids go on where Redis remembers, so entries that it
@@ -28,7 +28,7 @@ local function leap(id, ...)
     local ms = tonumber(string.match(id, '^%d+'))
     if ms < (tonumber(redis.call('TIME')[1]) + 1) * 1000 then return id end
     redis.call('XDEL', config.stream, id)
-    return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS + tonumber(run, 16) % LEAP_MS), ...)
+    return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS + tonumber(server_run(), 16) % LEAP_MS), ...)
 end
 
 local function gone(key)
@@ -42,10 +42,9 @@ end
 -- Adds an entry; returns its id. Whoever reads the key from MongoDB meanwhile can't fill it any more.
 local function add(key, event, ...)
     redis.call('DEL', ticket_of(key))
-    local begins = not run
-    run = server_run()
-    local id = redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', run, ...)
-    if begins then return leap(id, 'k', key, 'e', event, 'r', run, ...) end
+    local id = redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', server_run(), ...)
+    if not begun then id = leap(id, 'k', key, 'e', event, 'r', server_run(), ...) end
+    begun = true
     return id
 end
 
@@ -73,8 +72,7 @@ local function set(key, document)
     own(key)
 end
 
--- What keeps a write from being made: a word for the caller, or nil. What Redis may have forgotten
--- equals nothing.
+-- What keeps a write from being made: a word for the caller, or nil. What Redis may have forgotten equals nothing.
 local function obstacle(key, condition, expected, limit)
     local found = kind(key)
     if found ~= 'none' and found ~= JSON_TYPE then return 'foreign' end

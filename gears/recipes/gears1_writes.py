@@ -37,7 +37,8 @@ def shared():
         module.muted = False  # while a function here writes
         module.captured = module.failures = 0
         module.failure = ""
-        module.run = module.known_run = None
+        module.run = None
+        module.begun = False
         module.replica = module.full = False
         module.sampled = 0.0
         sys.modules[name] = module
@@ -47,9 +48,9 @@ def shared():
 def server_run():
     """What tells this run of the server from others."""
     state = shared()
-    if state.known_run is None:
-        state.known_run = re.search(r"run_id:(\w{8})", execute("INFO", "server")).group(1)
-    return state.known_run
+    if state.run is None:
+        state.run = re.search(r"run_id:(\w{8})", execute("INFO", "server")).group(1)
+    return state.run
 
 
 def add(key, event, *more):
@@ -59,11 +60,12 @@ def add(key, event, *more):
     """
     execute("DEL", ticket_of(key))
     state = shared()
-    begins = state.run is None
-    state.run = server_run()
-    fields = ("k", key, "e", event, "r", state.run, *more)
+    fields = ("k", key, "e", event, "r", server_run(), *more)
     entry = execute("XADD", CONFIG["stream"], "*", *fields)
-    return leap(entry, fields) if begins else entry
+    if not state.begun:
+        entry = leap(entry, fields)
+    state.begun = True
+    return entry
 
 
 def leap(entry, fields):
@@ -77,7 +79,7 @@ def leap(entry, fields):
     if ms < (int(execute("TIME")[0]) + 1) * 1000:
         return entry
     execute("XDEL", CONFIG["stream"], entry)
-    leap_ms = LEAP_MS + int(shared().run, 16) % LEAP_MS
+    leap_ms = LEAP_MS + int(server_run(), 16) % LEAP_MS
     return execute("XADD", CONFIG["stream"], f"{ms + leap_ms}-0", *fields)
 
 

@@ -19,12 +19,12 @@ const MOST_SEARCHED = 200;
 const LEAP_MS = 60000;
 
 let run = null;
-let knownRun = null;
+let begun = false;
 
 // What tells this run of the server from others.
 function serverRun(client) {
-    knownRun ??= String(client.call('INFO', 'server')).match(/run_id:(\w{8})/)[1];
-    return knownRun;
+    run ??= String(client.call('INFO', 'server')).match(/run_id:(\w{8})/)[1];
+    return run;
 }
 
 function ticketOf(key) {
@@ -35,11 +35,11 @@ function ticketOf(key) {
 // text, and come as bytes, are never filled.)
 function add(client, key, event, ...more) {
     if (typeof key === 'string') client.call('DEL', ticketOf(key));
-    const begins = run === null;
-    run = serverRun(client);
-    const fields = ['k', key, 'e', event, 'r', run, ...more];
-    const id = String(client.call('XADD', config.stream, '*', ...fields));
-    return begins ? leap(client, id, fields) : id;
+    const fields = ['k', key, 'e', event, 'r', serverRun(client), ...more];
+    let id = String(client.call('XADD', config.stream, '*', ...fields));
+    if (!begun) id = leap(client, id, fields);
+    begun = true;
+    return id;
 }
 
 // The first entry of a run, on a stream that is ahead of the clock: ids go on where Redis remembers, so entries that it
@@ -49,7 +49,8 @@ function leap(client, id, fields) {
     const ms = Number(id.split('-')[0]);
     if (ms < (Number(client.call('TIME')[0]) + 1) * 1000) return id;
     client.call('XDEL', config.stream, id);
-    return String(client.call('XADD', config.stream, `${ms + LEAP_MS + (parseInt(run, 16) % LEAP_MS)}-0`, ...fields));
+    const more = parseInt(serverRun(client), 16) % LEAP_MS;
+    return String(client.call('XADD', config.stream, `${ms + LEAP_MS + more}-0`, ...fields));
 }
 
 function isJson(client, key) {
@@ -76,8 +77,7 @@ redis.registerKeySpaceTrigger('capture', config.prefix + ':', (client, data) => 
     if (deletes.has(data.event) && data.key !== null && !exists(client, data.key_raw)) mark(client, data.key, id);
 }, {description: 'adds an entry to the sync stream for every write'});
 
-// What keeps a write from being made: a word for the caller, or null. What Redis may have forgotten
-// equals nothing.
+// What keeps a write from being made: a word for the caller, or null. What Redis may have forgotten equals nothing.
 function obstacle(client, key, condition, expected, limit) {
     const type = String(client.call('TYPE', key));
     if (type !== 'none' && type !== JSON_TYPE) return 'foreign';
