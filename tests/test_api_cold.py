@@ -13,7 +13,7 @@ from gears.redis import connect
 from service.documents import Documents
 from service.engines import Engines
 from service.single_flight import SingleFlight
-from tests.stack import Process, Stack, eventually
+from tests.stack import Stack, eventually
 
 
 async def test_a_read_never_brings_a_deleted_document_back(
@@ -89,7 +89,7 @@ async def test_a_slow_read_gives_redis_nothing_older_than_was_acknowledged(
                 await worker.start()
                 later = {"Prefer": "respond-async"}
                 assert (await own_stack.client.put(path, json={"n": 2}, headers=later)).status_code == 202
-                await eventually(lambda: frozen(worker))
+                await worker.reaches_failpoint()
                 await expire(redis, key)
                 tasks.start_soon(documents.read, new_id)
                 await store.has_read.wait()
@@ -114,10 +114,6 @@ async def expire(redis: Redis, key: str) -> None:
         return not await redis.exists(key)
 
     await eventually(expired)
-
-
-async def frozen(process: Process) -> bool:
-    return "failpoint: " in process.log.read_text()
 
 
 async def test_many_who_want_the_same_read_it_once() -> None:

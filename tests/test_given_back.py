@@ -134,11 +134,7 @@ async def test_a_rewind_that_redis_forgets_leaves_nothing_in_mongodb_above_what_
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
     await own_stack.redis_client.delete("sync:{notes}:watermark")
     await own_stack.worker.start(wait=False, FAILPOINTS="kill documents given back")
-
-    async def killed() -> bool:
-        return not own_stack.worker.running
-
-    await eventually(killed)
+    await own_stack.worker.ends()
     await own_stack.redis_client.flushall()
     await own_stack.worker.start(wait=False)
     await eventually(lambda: own_stack.get("a", "notes"), within=20)
@@ -180,11 +176,7 @@ async def test_a_write_that_was_captured_before_a_rewind_and_refused_after_it_is
     answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"Prefer": "respond-async"})
     await own_stack.set("a", {"n": 2**63}, prefix="notes")
     await own_stack.worker.start(FAILPOINTS="kill documents given back", wait=False)
-
-    async def killed() -> bool:
-        return not own_stack.worker.running
-
-    await eventually(killed)
+    await own_stack.worker.ends()
     await own_stack.worker.start()
     await recovered(own_stack)
     assert await standing(own_stack, answer.headers["Sync-Token"]) == "refused"
@@ -202,11 +194,7 @@ async def test_a_write_that_was_captured_before_a_rewind_and_committed_after_it_
     await own_stack.redis_client.flushall()
     answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"Prefer": "respond-async"})
     await own_stack.worker.start(FAILPOINTS="kill acknowledging", wait=False)
-
-    async def killed() -> bool:
-        return not own_stack.worker.running
-
-    await eventually(killed)
+    await own_stack.worker.ends()
     assert (await in_mongodb(own_stack))["a"]["n"] == 2
     await own_stack.set("a", {"n": 2**63}, prefix="notes")
     await own_stack.worker.start()

@@ -61,11 +61,7 @@ async def test_every_token_of_a_backlog_is_called_committed_up_to_where_redis_fo
         asynchronous = {"Prefer": "respond-async"}
         answers = [await stack.client.put(f"/notes/{n}", json={}, headers=asynchronous) for n in range(20)]
         await stack.worker.start(wait=False, FAILPOINTS="kill:3 acknowledged")
-
-        async def killed() -> bool:
-            return not stack.worker.running
-
-        await eventually(killed)
+        await stack.worker.ends()
         await stack.redis.kill()
         os.truncate(aof, size)
         await stack.redis.start()
@@ -89,11 +85,7 @@ async def test_no_token_is_called_committed_when_only_the_checkpoint_had_reached
     asynchronous = {"Prefer": "respond-async"}
     answers = [await own_stack.client.put(f"/notes/{n}", json={}, headers=asynchronous) for n in range(3)]
     await own_stack.worker.start(wait=False, FAILPOINTS="kill acknowledging")
-
-    async def killed() -> bool:
-        return not own_stack.worker.running
-
-    await eventually(killed)
+    await own_stack.worker.ends()
     await own_stack.mongo_client.test.notes.delete_one({"id": "1"})  # as if it had not come
     await own_stack.redis.kill()
     os.truncate(aof, size)
@@ -232,11 +224,7 @@ async def test_no_token_is_called_committed_when_its_refusal_had_not_come(own_st
 
     await eventually(expired)
     await own_stack.worker.start(wait=False, FAILPOINTS="kill dead letters kept")
-
-    async def killed() -> bool:
-        return not own_stack.worker.running
-
-    await eventually(killed)
+    await own_stack.worker.ends()
     await own_stack.mongo_client.test.sync_dead_letters.delete_many({})  # as if it had not come
     await lose_everything_since(own_stack, None)
     await own_stack.worker.start()
