@@ -81,7 +81,10 @@ def _written(reply: list[bytes], condition: Condition) -> Written:
         case [b"foreign"]:
             raise ForeignKey("the key holds another type than a JSON document; rename or delete it in Redis")
         case [b"unchecked"]:
-            raise Unchecked("Redis may have forgotten something, which no worker has looked into since it was started")
+            raise Unchecked(
+                "Redis was started or emptied, and no worker has looked yet what it has forgotten: try again in a "
+                "moment, and see that a worker runs"
+            )
         case [b"backlog"]:
             raise BacklogFull("too many writes wait for MongoDB")
         case _:
