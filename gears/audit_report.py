@@ -1,8 +1,8 @@
 """What an audit found, as it is kept in MongoDB and shown."""
 
-from datetime import datetime
-
 from pydantic import BaseModel, Field, computed_field
+
+from gears.moment import Moment
 
 MAX_EXAMPLES = 10
 """How many examples of each kind a report holds."""
@@ -29,7 +29,7 @@ class AuditReport(BaseModel):
     """
 
     mapping: str
-    started_at: datetime
+    started_at: Moment
     because: str = ""
     """Why it was made: what made the reconciler sweep, or the command that asked for it."""
     seconds: float = 0.0
@@ -52,7 +52,7 @@ class AuditReport(BaseModel):
     """Keys that changed whenever they were looked at."""
     deleted: int = 0
     """Cold documents that were deleted, as `WT_COLD=delete` asks."""
-    drift_since: datetime | None = None
+    drift_since: Moment | None = None
     """When the first of those reports began that have found drift and left some, this one included, without one between
     them that left none."""
     warnings: list[str] = []

@@ -1,15 +1,15 @@
 """What is known of a mapping's rewinds, as it is kept in MongoDB and shown."""
 
-from datetime import datetime
-
 from pydantic import BaseModel
+
+from gears.moment import Moment
 
 
 class RewindReport(BaseModel):
     """Redis had forgotten what was committed."""
 
     mapping: str
-    found_at: datetime
+    found_at: Moment
     watermark: str
     """The last entry that Redis knew to be committed."""
     checkpoint: str
@@ -18,7 +18,7 @@ class RewindReport(BaseModel):
     """Documents above the watermark."""
     deletes: int = 0
     """Deletes above it."""
-    restored_at: datetime | None = None
+    restored_at: Moment | None = None
     """When Redis had been given back what it lost; None when it wasn't."""
     restored: int = 0
     """Keys that were given back; those that were written again were not."""

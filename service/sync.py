@@ -40,7 +40,7 @@ class Sync:
 
     async def overview(self, request: Request) -> Response:
         """How everything is doing."""
-        return _json(as_json(await self._inspector.inspect(thorough=True)))
+        return _json(_inspection_json(await self._inspector.inspect(thorough=True)))
 
     async def audits(self, request: Request) -> Response:
         """The latest reports of audits, the newest first."""
@@ -55,7 +55,7 @@ class Sync:
         except MongoError as error:
             raise Problem(MONGO_UNAVAILABLE, str(error)[:300]) from error
         found.sort(key=lambda report: report.started_at, reverse=True)
-        return _json({"items": [report.model_dump() for report in found[:limit]]})
+        return _json({"items": found[:limit]})
 
     async def token(self, request: Request) -> Response:
         """Whether everything up to an entry is committed."""
@@ -99,7 +99,7 @@ class Sync:
         return "lost" if await is_lost(self._redis, names, entry_id) else "committed"
 
 
-def as_json(inspection: Inspection) -> dict[str, Any]:
+def _inspection_json(inspection: Inspection) -> dict[str, Any]:
     """An inspection for people and scripts."""
     return {
         "mappings": {state.mapping.prefix: _mapping_json(state) for state in inspection.mappings},
@@ -119,10 +119,10 @@ def _mapping_json(state: MappingState) -> dict[str, Any]:
         "watermark": str(backlog.watermark) if backlog else None,
         "backlog": backlog.entries if backlog else None,
         "lag": backlog.lag if backlog else None,
-        "worker": backlog.worker.model_dump() if backlog and backlog.worker else None,
-        "reconciler": state.reconciler.model_dump() if state.reconciler else None,
-        "last_audit": state.last_audit.model_dump() if state.last_audit else None,
-        "rewinds": state.rewinds.model_dump() if state.rewinds else None,
+        "worker": backlog.worker if backlog else None,
+        "reconciler": state.reconciler,
+        "last_audit": state.last_audit,
+        "rewinds": state.rewinds,
         "dead_letters": state.dead_letters,
         "errors": state.errors,
     }

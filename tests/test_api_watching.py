@@ -1,14 +1,18 @@
 """What the service says of itself: probes, `/sync`, metrics."""
 
+import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic_core import to_json
 
+from gears.audit_report import AuditReport
 from service.inspect import Inspection, MappingState
 from service.metrics import Metrics
 from service.readiness import checks_of, is_ready
@@ -169,3 +173,11 @@ async def samples(api: httpx.AsyncClient) -> dict[tuple[str, tuple[tuple[str, st
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }
+
+
+def test_moments_sort_as_texts_as_they_passed() -> None:
+    whole = datetime(2026, 1, 1, 12, 0, 5, tzinfo=UTC)
+    moments = [whole, whole + timedelta(milliseconds=543)]
+    reports = [AuditReport(mapping="notes", started_at=moment) for moment in moments]
+    texts = [json.loads(to_json(report))["started_at"] for report in reports]
+    assert texts == ["2026-01-01T12:00:05.000Z", "2026-01-01T12:00:05.543Z"]
