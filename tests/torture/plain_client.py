@@ -6,11 +6,9 @@ from typing import Any
 
 import anyio
 from pymongo.errors import PyMongoError
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
+from gears.redis import connect
 from tests.torture.clients import Recorder
 from tests.torture.history import Outcome, Side, Write
 from tests.torture.schedule import Step
@@ -39,9 +37,7 @@ class PlainClient:
         self.name = name
         self._system = system
         self._recorder = recorder
-        self._redis: Redis = Redis.from_url(
-            system.setup.redis_url, socket_timeout=_PATIENCE, retry=Retry(NoBackoff(), 0), protocol=2
-        )
+        self._redis = connect(system.setup.redis_url, timeout=_PATIENCE)
         self._success = Outcome.ACKNOWLEDGED if system.engine == "gears1" else Outcome.QUEUED
 
     async def run(self, steps: Iterator[Step], pause: float) -> None:

@@ -11,10 +11,8 @@ from typing import Any, Self
 import httpx
 from anyio import CancelScope
 from pymongo import AsyncMongoClient
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from gears.redis import connect
 from gears.stream import Names
 from service.embedded import servers
 from service.embedded.child import CannotStart, Child
@@ -65,9 +63,7 @@ class System:
         self.setup = Setup(host=LOOPBACK, port=free_port(), redis_port=free_port(), mongo_port=free_port(), data=folder)
         self.redis_folder.mkdir(parents=True)
         self.env = _SETTINGS | {"WT_ENGINE": engine}
-        self.redis: Redis = Redis.from_url(
-            self.setup.redis_url, socket_timeout=3, retry=Retry(NoBackoff(), 0), protocol=2
-        )
+        self.redis = connect(self.setup.redis_url, timeout=3)
         self.mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self.setup.mongo_uri, serverSelectionTimeoutMS=2000, timeoutMS=3000, retryReads=False
         )
