@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from bson import Int64
 
+from gears.gaps import Gap
 from gears.stream import ZERO, EntryId
 
 _MOST_BESIDE = 64 * 1024
@@ -25,7 +26,7 @@ class Checkpoint:
         certain: everything up to this entry was committed before.
         beside: ids of the documents that are written, deleted or refused beside it; None when nobody knows. What is
             written or deleted is as new as `newest`.
-        latest: the latest that Redis's clock has ever been at a commit.
+        gaps: what was lost on the way, which Redis may forget; of one that is yet to be written, the new ones.
     """
 
     committed: EntryId
@@ -34,14 +35,14 @@ class Checkpoint:
     fence: EntryId = ZERO
     certain: EntryId = ZERO
     beside: tuple[str, ...] | None = None
-    latest: EntryId = ZERO
+    gaps: tuple[Gap, ...] = ()
 
     @classmethod
     def parse(cls, found: Dict[str, Any]) -> Self:
         """The checkpoint that MongoDB holds."""
         committed = int(found["v"])
         # A later version of this program added the others.
-        optional = {"newest": committed, "clock": 0, "latest": found.get("clock", 0), "fence": 0, "certain": committed}
+        optional = {"newest": committed, "clock": 0, "fence": 0, "certain": committed}
         versions = {name: int(found.get(name, otherwise)) for name, otherwise in optional.items()}
         beside = found.get("beside", {})
         known = (beside.get("v"), beside.get("newest")) == (committed, versions["newest"])  # not of another commit
@@ -49,6 +50,7 @@ class Checkpoint:
             EntryId.of_version(committed),
             **{name: EntryId.of_version(version) for name, version in versions.items()},
             beside=tuple(beside["ids"]) if known else None,
+            gaps=tuple(Gap.parse(text.encode()) for text in found.get("gaps", ())),
         )
 
     def update(self) -> dict[str, Any]:
@@ -56,7 +58,8 @@ class Checkpoint:
         committed, newest, clock = (Int64(i.version) for i in (self.committed, self.newest, self.clock))
         few = self.beside is not None and sum(map(len, self.beside)) <= _MOST_BESIDE
         return {
-            "$max": {"v": committed, "newest": newest, "certain": Int64(self.certain.version), "latest": clock},
+            "$max": {"v": committed, "newest": newest, "certain": Int64(self.certain.version)},
+            "$addToSet": {"gaps": {"$each": [str(gap) for gap in self.gaps]}},
             "$set": {
                 "at": datetime.now(UTC),
                 "clock": clock,

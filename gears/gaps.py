@@ -58,6 +58,23 @@ class Runs:
         return gaps
 
 
+_REMEMBER = """
+redis.call('LTRIM', KEYS[1], -ARGV[1], -1)
+local known = {}
+for _, gap in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do known[gap] = true end
+for i = #ARGV, 2, -1 do
+    if not known[ARGV[i]] then redis.call('LPUSH', KEYS[1], ARGV[i]) end
+end
+redis.call('LTRIM', KEYS[1], -ARGV[1], -1)
+"""
+"""LTRIM takes no memory and comes first, so that Redis lets the rest through also when it is out of memory."""
+
+
+async def remember_gaps(redis: Redis, names: Names, gaps: Iterable[Gap]) -> None:
+    """Give Redis back the gaps it has forgotten; they come before those it knows."""
+    await redis.execute_command("EVAL", _REMEMBER, 1, names.gaps, REMEMBERED_GAPS, *map(str, gaps))
+
+
 async def gaps_of(redis: Redis, names: Names) -> list[Gap]:
     """The remembered gaps, oldest first."""
     texts: Any = await redis.lrange(names.gaps, 0, -1)

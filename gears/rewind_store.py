@@ -1,6 +1,6 @@
 """What a rewind asks of MongoDB: what it holds that Redis has forgotten."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from collections.abc import Mapping as Dict
 
 from bson import Int64
@@ -9,6 +9,7 @@ from pymongo import UpdateOne
 from gears.checkpoint import Checkpoint
 from gears.dead_letters import letter_key
 from gears.document import version_of
+from gears.gaps import REMEMBERED_GAPS, Gap
 from gears.mongo import Document, Store
 from gears.refusals import REMEMBERED_REFUSALS
 from gears.rewinds import RewindReport
@@ -35,6 +36,11 @@ class RewindStore(Store):
     async def keep_fence(self, fence: int) -> None:
         """Remember the version that is about to be given to what Redis is given back; it may forget that it was."""
         await self._checkpoints.update_one({"_id": self.mapping.prefix}, {"$max": {"fence": Int64(fence)}})
+
+    async def keep_gaps(self, gaps: Iterable[Gap]) -> None:
+        """Remember what was lost, the latest; Redis may forget it."""
+        latest = {"$each": [str(gap) for gap in gaps], "$slice": -REMEMBERED_GAPS}
+        await self._checkpoints.update_one({"_id": self.mapping.prefix}, {"$push": {"gaps": latest}})
 
     async def count_above(self, version: int) -> tuple[int, int]:
         """How many documents, and how many tombstones, have a higher version than this."""

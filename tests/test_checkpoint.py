@@ -17,10 +17,7 @@ def stored(checkpoint: Checkpoint, held: dict[str, Any] | None = None) -> dict[s
 
 
 def test_it_is_read_as_it_was_written() -> None:
-    found = Checkpoint.parse(stored(CHECKPOINT))
-    assert found == Checkpoint(
-        EntryId(7, 1), EntryId(8, 0), EntryId(6, 0), certain=EntryId(5, 0), beside=("a", "b"), latest=EntryId(6, 0)
-    )
+    assert Checkpoint.parse(stored(CHECKPOINT)) == CHECKPOINT
 
 
 @pytest.mark.parametrize(("held", "known"), [("v", 9), ("newest", 9)])
@@ -45,9 +42,3 @@ def test_one_of_an_earlier_version_of_this_program_is_taken_for_certain() -> Non
     assert Checkpoint.parse({"v": EntryId(7, 1).version}) == Checkpoint(
         EntryId(7, 1), EntryId(7, 1), ZERO, certain=EntryId(7, 1)
     )
-
-
-def test_the_latest_time_stays_though_the_clock_is_set_back() -> None:
-    later = stored(CHECKPOINT)
-    back = Checkpoint.parse(stored(Checkpoint(EntryId(9, 0), EntryId(9, 0), EntryId(3, 0)), later))
-    assert (back.clock, back.latest) == (EntryId(3, 0), EntryId(6, 0))

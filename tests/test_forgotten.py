@@ -278,3 +278,26 @@ async def test_no_two_conditional_writes_replace_the_same_state_though_redis_goe
     answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"If-Match": tag})
     assert answer.status_code == 412
     assert (await in_mongodb(own_stack))["a"]["n"] == 1
+
+
+async def test_a_write_that_was_replaced_is_not_kept_when_redis_falls_back_to_it_after_a_flush(
+    own_stack: Stack,
+) -> None:
+    """Without a watermark; and the stream is ahead of the clock, so that an id above it makes no write a new one."""
+    await own_stack.start()
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    await put(own_stack, "a", 0)
+    await own_stack.worker.stop()
+    await own_stack.redis_client.flushall()
+    await own_stack.worker.start(wait=False, FAILPOINTS="kill acknowledging")
+    await own_stack.worker.ends()
+    await own_stack.set("a", {"n": 1}, prefix="notes")
+    snapshot(own_stack)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    await put(own_stack, "a", 2)
+    await own_stack.worker.stop()
+    await lose(own_stack)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert (await in_redis(own_stack))["a"]["n"] == (await in_mongodb(own_stack))["a"]["n"] == 2

@@ -165,6 +165,7 @@ async def test_no_token_is_given_out_twice_though_redis_loses_what_it_passed_on_
 async def test_what_was_written_after_a_flush_is_kept_or_called_lost_though_the_ids_went_back(own_stack: Stack) -> None:
     """And nobody commits between the flush and a restart of Redis that loses its tail, while ids were ahead before."""
     await own_stack.start()
+    await put(own_stack, "first", 0)
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
     committed = [await put(own_stack, "kept", 0), await put(own_stack, "deleted", 0), await put(own_stack, "lost", 0)]
     await own_stack.worker.stop()
@@ -185,7 +186,7 @@ async def test_what_was_written_after_a_flush_is_kept_or_called_lost_though_the_
     assert await standing(own_stack, kept) == "committed"
     assert await standing(own_stack, lost) == "lost"
     assert [await standing(own_stack, token) for token in committed] == ["committed"] * 3
-    expected = {"kept": 1, "deleted": 0, "lost": 0}
+    expected = {"first": 0, "kept": 1, "deleted": 0, "lost": 0}
     assert {key: document["n"] for key, document in (await in_mongodb(own_stack)).items()} == expected
     assert {key: document["n"] for key, document in (await in_redis(own_stack)).items()} == expected
 
@@ -236,6 +237,7 @@ async def test_no_token_is_called_committed_when_its_refusal_had_not_come(own_st
 
 async def test_what_was_written_between_two_flushes_is_called_lost_though_the_ids_went_back(own_stack: Stack) -> None:
     await own_stack.start()
+    await put(own_stack, "first", 0)
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
     committed = await put(own_stack, "a", 0)
     await own_stack.worker.stop()
@@ -266,3 +268,18 @@ async def test_a_restart_that_lost_nothing_makes_no_token_of_another_mapping_los
     token = answer.headers["Sync-Token"]
     await put(own_stack, "b", 0)
     assert (await own_stack.client.get(f"/sync/{token}")).json()["committed"] is True
+
+
+async def test_what_is_called_lost_is_called_so_when_redis_is_emptied_later(own_stack: Stack) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 0)
+    await own_stack.worker.stop()
+    answer = await own_stack.client.put("/notes/a", json={"n": 1}, headers={"Prefer": "respond-async"})
+    lost = answer.headers["Sync-Token"]
+    for _ in range(2):
+        await lose_everything_since(own_stack, None)
+        await own_stack.worker.start()
+        await recovered(own_stack)
+        await put(own_stack, "b", 0)
+        assert await standing(own_stack, lost) == "lost"
+        await own_stack.worker.stop()

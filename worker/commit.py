@@ -19,7 +19,7 @@ from gears.checkpoint import Checkpoint
 from gears.engines import Engine
 from gears.errors import Refused, Rewound
 from gears.failpoint import reached
-from gears.gaps import Runs
+from gears.gaps import Gap, Runs, gaps_of, remember_gaps
 from gears.lane import Wire
 from gears.mongo import Change, MongoError
 from gears.redis import Redis, server_run
@@ -124,10 +124,17 @@ class Committer:
                 self._lost = checkpoint.fence
                 if self._rewind is None and await has_forgotten(self._redis, self._names, run):
                     await forget(self._redis, self._names, run, checkpoint, after=checkpoint.newest)
+                await self._share_gaps(checkpoint)
                 await mark_checked(self._redis, self._names, run)
         self._runs = await self._last_run()
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)
+
+    async def _share_gaps(self, checkpoint: Checkpoint) -> None:
+        """Let Redis and MongoDB each know of the gaps that the other knows of."""
+        await remember_gaps(self._redis, self._names, checkpoint.gaps)
+        found = await gaps_of(self._redis, self._names)
+        await self._store.keep_gaps(gap for gap in found if gap not in checkpoint.gaps)
 
     async def _last_run(self) -> Runs:
         """What is known to be committed; whatever was between that and the next entry of another run is lost."""
@@ -190,7 +197,9 @@ class Committer:
         self._lease.check()
         newest = max(last, batch.newest)
         beside = self._ids(refusals, changes)
-        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, beside=beside)
+        runs = replace(self._runs)
+        gaps = tuple(runs.follow(entries))
+        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, beside=beside, gaps=gaps)
         refused, following = await self._write([change for _, change in changes.values()], checkpoint)
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
@@ -202,7 +211,7 @@ class Committer:
         refused_entries = await self._refuse(refusals, last) if refusals else {}
         refused_entries |= work.refused
         reached("acknowledging")
-        await self._acknowledge(batch, refused_entries)
+        await self._acknowledge(batch, refused_entries, runs, gaps)
         reached("acknowledged")
         await self._engine.release()
         reached("released")
@@ -259,15 +268,14 @@ class Committer:
         ids = {entry.id for entry in entries}
         return {i: reason for i, reason in await refusals_from(self._redis, self._names, entries[0].id) if i in ids}
 
-    async def _acknowledge(self, batch: Batch, refused: dict[EntryId, str]) -> None:
-        runs = replace(self._runs)
+    async def _acknowledge(self, batch: Batch, refused: dict[EntryId, str], runs: Runs, gaps: Sequence[Gap]) -> None:
         commit = Acknowledged(
             lease=self._lease.token,
             before=self._watermark,
             last=batch.entries[-1].id,
             marked=[key.key for key in batch.keys if key.marked],
             refused=refused,
-            gaps=runs.follow(batch.entries),
+            gaps=gaps,
             run=runs.run if runs.run != self._runs.run else b"",
         )
         await acknowledge(self._wire, self._names, commit)

@@ -21,7 +21,7 @@ from gears.redis import Redis, read_at_once, server_run
 from gears.refusals import record_refusals
 from gears.rewind_store import RewindStore
 from gears.rewinds import RewindReport
-from gears.stream import FILL, ZERO, Entry, EntryId, Names, decode_entry
+from gears.stream import FILL, REWIND, ZERO, Entry, EntryId, Names, decode_entry
 from worker.room import forget
 
 _PAGE = 1000
@@ -73,6 +73,7 @@ class Rewind:
         self._written: set[bytes] = set()
         self._waiting: dict[str, int] = {}
         self._seen = ZERO
+        self._line_drawn = False
         self._report = RewindReport(
             mapping=engine.mapping.prefix,
             found_at=datetime.now(UTC),
@@ -151,6 +152,7 @@ class Rewind:
         while page := await self._read_stream():
             for entry in page:
                 self._seen = entry.id
+                self._line_drawn |= entry.event == REWIND
                 if entry.event == FILL:
                     continue
                 self._waiting[entry.key[prefix:].decode(errors="replace")] = entry.id.version
@@ -161,12 +163,13 @@ class Rewind:
         """Whether an entry tells of a write that MongoDB knows nothing of, not of one that it has replaced since.
 
         Where there is no watermark, Redis was emptied, or is what it was before anything was committed. Then an entry
-        is new if it came after the last commit; its id alone doesn't say so, if ids were ahead of the clock before.
+        is new if it came after the last commit; its id alone doesn't say so, if ids were ahead of the clock before. But
+        after a line was drawn, ids are above those of before.
         """
         checkpoint = self.checkpoint
         if entry.run == self._run or entry.id > checkpoint.newest:
             return True
-        return self._watermark == ZERO and entry.id > checkpoint.clock
+        return self._watermark == ZERO and not self._line_drawn and entry.id > checkpoint.clock
 
     async def _read_stream(self) -> list[Entry]:
         page: Any = await self._redis.xrange(self._names.stream, f"({self._seen}", count=_PAGE)

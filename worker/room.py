@@ -54,7 +54,7 @@ if last > now or floor >= now then
     local since, first = newest, oldest and oldest[1] or present
     if below(since, ARGV[3]) then since = ARGV[3] end
     if below(present, first) then first = present end
-    for _, gap in ipairs({{ {{ARGV[8], first}}, {{since, present}} }}) do
+    for _, gap in ipairs({{ {{ARGV[3], first}}, {{since, present}} }}) do
         if below(gap[1], gap[2]) then
             redis.call('RPUSH', KEYS[3], gap[1] .. ' ' .. gap[2])
             redis.call('LTRIM', KEYS[3], -ARGV[5], -1)
@@ -104,8 +104,8 @@ async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint,
     """
     keys = (names.stream, names.forgotten, names.gaps)
     numbers = (_LEAP_MS, REMEMBERED_GAPS, _REMEMBERED)
-    floor, latest = max(checkpoint.newest, checkpoint.fence), max(checkpoint.latest, checkpoint.clock)
-    args = (str(after), str(floor), str(checkpoint.clock), *numbers, run, str(latest))
+    floor = max(checkpoint.newest, checkpoint.fence)
+    args = (str(after), str(floor), str(checkpoint.clock), *numbers, run)
     return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
 
 
