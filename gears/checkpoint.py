@@ -57,9 +57,9 @@ class Checkpoint:
         """The update that brings MongoDB's to this one, which may be the newer; the fence stays as it is."""
         committed, newest, clock = (Int64(i.version) for i in (self.committed, self.newest, self.clock))
         few = self.beside is not None and sum(map(len, self.beside)) <= _MOST_BESIDE
-        return {
+        new = {"$addToSet": {"gaps": {"$each": [str(gap) for gap in self.gaps]}}} if self.gaps else {}
+        return new | {
             "$max": {"v": committed, "newest": newest, "certain": Int64(self.certain.version)},
-            "$addToSet": {"gaps": {"$each": [str(gap) for gap in self.gaps]}},
             "$set": {
                 "at": datetime.now(UTC),
                 "clock": clock,
