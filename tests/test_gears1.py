@@ -335,3 +335,25 @@ async def test_an_unheld_mapping_is_answered_at_once(real: KindStack, held: Engi
         await real.set(new_id, {}, "notes")
     await real.worker.start()
     await eventually(lambda: real.stored(new_id, "notes"))
+
+
+@needs_gears1
+async def test_a_refused_document_is_rolled_back_while_redis_is_out_of_memory(
+    real: KindStack, held: Engine, new_id: str
+) -> None:
+    await held.put(new_id, b'{"n": 1}', Any_(), backlog_limit=1000)
+    await real.drained()
+    await real.worker.kill()
+    poison = json.dumps({"n": 2**63}).encode()
+    await held.put(new_id, poison, Any_(), backlog_limit=1000)
+    await held.redis.config_set("maxmemory", 1)  # the policy is noeviction
+    try:
+        await real.worker.start(wait=False)
+        await real.drained()
+        await eventually(lambda: _rolled_back(real, new_id))
+    finally:
+        await held.redis.config_set("maxmemory", 0)
+
+
+async def _rolled_back(stack: KindStack, document_id: str) -> bool:
+    return bool((await stack.get(document_id))["n"] == 1)

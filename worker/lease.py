@@ -7,38 +7,16 @@ from time import monotonic
 from uuid import uuid4
 
 import anyio
-from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, LockNotOwnedError
 
 from gears.errors import LeaseLost
+from gears.lock import OomLock
 from gears.redis import AWAY, Redis
-
-_ACQUIRE = """
-local left = redis.call('PTTL', KEYS[1])
-if left == -1 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-"""As `SET NX PX`, but Redis lets it through also when it is out of memory, since DEL comes first: only the committer
-can free the memory that the sync stream takes.
-
-A lease that lasts longer than any renewal makes it is cut short: Redis keeps the time of day at which a key expires,
-and its clock was set back.
-"""
 
 
 def process_name() -> str:
     """What tells this process from all others, to a person too."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
-
-
-class _Lock(Lock):
-    async def do_acquire(self, token: bytes | str) -> bool:
-        assert self.timeout is not None
-        script = self.redis.register_script(_ACQUIRE)
-        return bool(await script(keys=[self.name], args=[token, int(self.timeout * 1000)]))
 
 
 class Lease:
@@ -51,7 +29,7 @@ class Lease:
     """
 
     def __init__(self, redis: Redis, name: str, ttl: float) -> None:
-        self._lock = _Lock(redis, name, timeout=ttl, blocking=False, thread_local=False)
+        self._lock = OomLock(redis, name, timeout=ttl, blocking=False, thread_local=False)
         self._ttl = ttl
         self._ends = 0.0
 

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 from gears.engines.base import CaptureStatus
 from gears.engines.calls import CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
+from gears.lock import OomLock
 from gears.redis import AWAY, send_once
 from gears.stream import DELETE_EVENTS, EVENTS, TICKET_TTL
 
@@ -70,7 +71,7 @@ class Gears1(CallEngine):
     async def install(self) -> bool:
         if self.redis.connection_pool.connection_kwargs.get("db"):
             raise ConfigError("RedisGears 1.x works in database 0 only; leave the database out of REDIS_URL")
-        async with self.redis.lock(_INSTALLING, timeout=10, blocking_timeout=10):
+        async with self.redis.lock(_INSTALLING, timeout=10, blocking_timeout=10, lock_class=OomLock):
             return await self._install()
 
     async def _install(self) -> bool:

@@ -136,10 +136,10 @@ def holder(command):
             return forward(args)
         if args[0].lower() != command:
             return rerun(args)
-        reason = prevented(allow_oom=command in ALLOWED_OOM)
+        state = shared()
+        reason = prevented(allow_oom=state.muted or command in ALLOWED_OOM)
         if reason:
             return failure(reason)
-        state = shared()
         outer, state.entries = state.entries, []
         failures = state.failures
         try:
