@@ -26,6 +26,8 @@ class Checkpoint:
         certain: everything up to this entry was committed before.
         beside: ids of the documents that are written, deleted or refused beside it; None when nobody knows. What is
             written or deleted is as new as `newest`.
+        reserved: no state that a committer of this line of history writes, now or later, is newer than this entry.
+        epoch: how often Redis has forgotten something: committers of an earlier one may reserve no more.
         gaps: what was lost on the way, which Redis may forget; of one that is yet to be written, the new ones.
     """
 
@@ -35,6 +37,8 @@ class Checkpoint:
     fence: EntryId = ZERO
     certain: EntryId = ZERO
     beside: tuple[str, ...] | None = None
+    reserved: EntryId = ZERO
+    epoch: int = 0
     gaps: tuple[Gap, ...] = ()
 
     @classmethod
@@ -42,7 +46,7 @@ class Checkpoint:
         """The checkpoint that MongoDB holds."""
         committed = int(found["v"])
         # A later version of this program added the others.
-        optional = {"newest": committed, "clock": 0, "fence": 0, "certain": committed}
+        optional = {"newest": committed, "clock": 0, "reserved": 0, "fence": 0, "certain": committed}
         versions = {name: int(found.get(name, otherwise)) for name, otherwise in optional.items()}
         beside = found.get("beside", {})
         known = (beside.get("v"), beside.get("newest")) == (committed, versions["newest"])  # not of another commit
@@ -50,11 +54,12 @@ class Checkpoint:
             EntryId.of_version(committed),
             **{name: EntryId.of_version(version) for name, version in versions.items()},
             beside=tuple(beside["ids"]) if known else None,
+            epoch=int(found.get("epoch", 0)),
             gaps=tuple(Gap.parse(text.encode()) for text in found.get("gaps", ())),
         )
 
     def update(self) -> dict[str, Any]:
-        """The update that brings MongoDB's to this one, which may be the newer; the fence stays as it is."""
+        """The update that brings MongoDB's to this one, the newer one stays; so do fence, reserve and epoch."""
         committed, newest, clock = (Int64(i.version) for i in (self.committed, self.newest, self.clock))
         few = self.beside is not None and sum(map(len, self.beside)) <= _MOST_BESIDE
         new = {"$addToSet": {"gaps": {"$each": [str(gap) for gap in self.gaps]}}} if self.gaps else {}

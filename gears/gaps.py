@@ -59,15 +59,16 @@ class Runs:
 
 
 _REMEMBER = """
-redis.call('LTRIM', KEYS[1], -ARGV[1], -1)
-local known = {}
-for _, gap in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do known[gap] = true end
-for i = #ARGV, 2, -1 do
-    if not known[ARGV[i]] then redis.call('LPUSH', KEYS[1], ARGV[i]) end
+local gaps, known = redis.call('LRANGE', KEYS[1], 0, -1), {}
+for _, gap in ipairs(gaps) do known[gap] = true end
+redis.call('LTRIM', KEYS[1], 1, 0)
+for i = 2, #ARGV do
+    if not known[ARGV[i]] then redis.call('RPUSH', KEYS[1], ARGV[i]) end
 end
+for _, gap in ipairs(gaps) do redis.call('RPUSH', KEYS[1], gap) end
 redis.call('LTRIM', KEYS[1], -ARGV[1], -1)
 """
-"""LTRIM takes no memory and comes first, so that Redis lets the rest through also when it is out of memory."""
+"""LTRIM, which empties the list, takes no memory, so that Redis lets the rest through also when it is out of memory."""
 
 
 async def remember_gaps(redis: Redis, names: Names, gaps: Iterable[Gap]) -> None:

@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from collections.abc import Mapping as Dict
 
 from bson import Int64
-from pymongo import UpdateOne
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import DuplicateKeyError
 
 from gears.checkpoint import Checkpoint
 from gears.dead_letters import letter_key
 from gears.document import version_of
+from gears.errors import LeaseLost
 from gears.gaps import REMEMBERED_GAPS, Gap
 from gears.mongo import Document, Store
 from gears.refusals import REMEMBERED_REFUSALS
@@ -32,6 +34,34 @@ class RewindStore(Store):
         found = {"$max": {"certain": Int64(certain.version)}, "$unset": {"beside": ""}}
         await self._checkpoints.update_one({"_id": self.mapping.prefix}, found)
         return certain
+
+    async def begin_epoch(self) -> Checkpoint:
+        """Keep earlier committers from reserving any more; returns how far MongoDB is.
+
+        What they have under way, should it arrive later, is no newer than what is reserved there.
+        """
+        begun = {"$inc": {"epoch": 1}, "$setOnInsert": {"v": Int64(0)}}
+        mine, after = {"_id": self.mapping.prefix}, ReturnDocument.AFTER
+        found = await self._checkpoints.find_one_and_update(mine, begun, upsert=True, return_document=after)
+        return Checkpoint.parse(found)
+
+    async def reserve(self, upto: EntryId, epoch: int) -> None:
+        """Reserve versions up to this entry's for what is about to be written.
+
+        Args:
+            upto: the entry.
+            epoch: the one in which that was read.
+
+        Raises:
+            LeaseLost: Redis has forgotten something since, and another committer is at work.
+            MongoError: do it again.
+        """
+        mine = {"_id": self.mapping.prefix, "epoch": epoch or {"$exists": False}}
+        raised = {"$max": {"reserved": Int64(upto.version)}, "$setOnInsert": {"v": Int64(0)}}
+        try:
+            await self._checkpoints.update_one(mine, raised, upsert=True)
+        except DuplicateKeyError as error:
+            raise LeaseLost("another committer took over") from error
 
     async def keep_fence(self, fence: int) -> None:
         """Remember the version that is about to be given to what Redis is given back; it may forget that it was."""

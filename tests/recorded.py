@@ -30,7 +30,7 @@ class Recorder(monitoring.CommandListener):
                 "command": name,
                 "database": event.database_name,
                 "collection": str(command["collection"] if name == "getMore" else command[name]),
-                "upsert": any(update.get("upsert") for update in command.get("updates", ())),
+                "upsert": any(update.get("upsert") for update in (command, *command.get("updates", ()))),
                 "stages": sorted({stage for each in command.get("pipeline", ()) for stage in each}),
             }
         )

@@ -214,3 +214,33 @@ async def test_a_line_is_drawn_once_after_a_restart(own_stack: Stack) -> None:
         await own_stack.worker.start()
         await own_stack.drained("notes")
     assert await own_stack.redis_client.llen(Names("notes").forgotten) == 1
+
+
+@pytest.mark.parametrize("stopped", ["states read", "tombstones written"])
+async def test_what_was_under_way_is_older_than_what_comes_though_its_ids_were_further_ahead(
+    stopped: str, own_stack: Stack
+) -> None:
+    """Of all that Redis forgot nothing was committed, so that nobody saw how far its ids were."""
+    await own_stack.start()
+    await put(own_stack, "a", 0)
+    await own_stack.worker.stop()
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    answer = await own_stack.client.put("/notes/a", json={"n": 1}, headers={"Prefer": "respond-async"})
+    assert EntryId.parse(answer.headers["Sync-Token"]).ms >= 2**42
+    await own_stack.worker.start(wait=False, FAILPOINTS=f"freeze {stopped}")
+    await own_stack.worker.reaches_failpoint()
+    await lose_everything_since(own_stack, None)
+    another = own_stack.another_worker("another")
+    try:
+        await another.start()
+        await recovered(own_stack)
+        await put(own_stack, "a", 2)
+        own_stack.worker.thaw()
+
+        async def noticed() -> bool:
+            return b"committing stopped" in own_stack.worker.log.read_bytes()
+
+        await eventually(noticed)
+        assert (await in_mongodb(own_stack))["a"]["n"] == 2
+    finally:
+        await another.stop()

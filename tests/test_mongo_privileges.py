@@ -35,6 +35,7 @@ NEEDS = {
     "insert": {"insert"},
     "update": {"find", "update"},
     "delete": {"remove"},
+    "findAndModify": {"find", "update"},
     "createIndexes": {"createIndex"},
 }
 FOR_EVERYBODY = {"ping", "endSessions"}

@@ -37,6 +37,9 @@ from worker.room import forget, has_forgotten, mark_checked
 from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024
+_RESERVE_MS = 10_000
+"""For how long versions are reserved at a time, if ids go by the clock."""
+
 _BACKOFF = wait_random_exponential(multiplier=0.05, max=3)
 
 
@@ -93,6 +96,7 @@ class Committer:
         self._runs = Runs(b"", ZERO)
         self._rewind: Rewind | None = None
         self._lost = ZERO
+        self._reserved, self._epoch = ZERO, 0
         self._reader = Reader(wire, self._names)
 
     async def run(self) -> None:
@@ -120,10 +124,11 @@ class Committer:
                     self._reporter.restoring(f"Redis forgot what was committed after {self._watermark}")
                     restored = await self._rewind.restore(self._lease.check)
                     self._log.warning("gave Redis back what it had lost", keys=restored)
-                checkpoint = await self._store.checkpoint() or Checkpoint(ZERO, ZERO)
-                self._lost = checkpoint.fence
                 if self._rewind is None and await has_forgotten(self._redis, self._names, run):
-                    await forget(self._redis, self._names, run, checkpoint, after=checkpoint.newest)
+                    known = await self._store.begin_epoch()
+                    await forget(self._redis, self._names, run, known, after=known.newest)
+                checkpoint = await self._store.checkpoint() or Checkpoint(ZERO, ZERO)
+                self._lost, self._reserved, self._epoch = checkpoint.fence, checkpoint.reserved, checkpoint.epoch
                 await self._share_gaps(checkpoint)
                 await mark_checked(self._redis, self._names, run)
         self._runs = await self._last_run()
@@ -196,6 +201,7 @@ class Committer:
         last = entries[-1].id
         self._lease.check()
         newest = max(last, batch.newest)
+        await self._reserve(newest)
         beside = self._ids(refusals, changes)
         runs = replace(self._runs)
         gaps = tuple(runs.follow(entries))
@@ -217,6 +223,13 @@ class Committer:
         reached("released")
         self._reporter.committed(len(entries), len(refused_entries))
         return None if checks or refusals else following  # those may have rolled Redis back since it was read
+
+    async def _reserve(self, newest: EntryId) -> None:
+        """Let whoever comes after Redis has forgotten something know what may arrive in MongoDB even then."""
+        if newest > self._reserved:
+            upto = EntryId(newest.ms + _RESERVE_MS, 0)
+            await self._store.reserve(upto, self._epoch)
+            self._reserved = upto
 
     def _ids(self, refusals: Iterable[Refusal], changes: Iterable[str]) -> tuple[str, ...] | None:
         """What there is a document, a delete or a dead letter of, once this is committed."""

@@ -115,7 +115,8 @@ class Rewind:
         """
         self.certain = max(await self._store.settle(self.checkpoint), min(self._watermark, self.checkpoint.committed))
         self._run = await server_run(self._redis)
-        fence = await forget(self._redis, self._names, self._run, self.checkpoint, after=self._watermark)
+        known = await self._store.begin_epoch()
+        fence = await forget(self._redis, self._names, self._run, known, after=self._watermark)
         await self._store.keep_fence(fence)
         reached("stream moved on")
         await record_refusals(self._redis, self._names, await self._store.refused_above(self._watermark.version))

@@ -47,9 +47,11 @@ _FORGET = f"""{_NEWEST}
 redis.call('LTRIM', KEYS[2], 1 - ARGV[6], -1)
 local time, id = redis.call('TIME'), '*'
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local last, floor = (parts(newest)), (parts(ARGV[2]))
+local last, floor, reserved = (parts(newest)), (parts(ARGV[2])), (parts(ARGV[8]))
+if last > now or math.max(floor, reserved) >= now then
+    id = string.format('%.0f-0', math.max(last, floor, reserved) + ARGV[4] + tonumber(ARGV[7], 16) % ARGV[4])
+end
 if last > now or floor >= now then
-    id = string.format('%.0f-0', math.max(last, floor) + ARGV[4] + tonumber(ARGV[7], 16) % ARGV[4])
     local present, oldest = string.format('%.0f-0', now), redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
     local since, first = newest, oldest and oldest[1] or present
     if below(since, ARGV[3]) then since = ARGV[3] end
@@ -66,9 +68,9 @@ if seq < 2 then ms, seq = ms - 1, seq + 1048576 end
 redis.call('RPUSH', KEYS[2], string.format('%s %.0f-%.0f %s', ARGV[1], ms, seq - 2, ARGV[7]))
 return string.format('%.0f-%.0f', ms, seq - 1)
 """
-"""Redis numbers entries by its clock. Where they run ahead of it, this one leaps over those that may be lost, but not
-to where another run has leapt, which may be lost too; and if Redis was emptied meanwhile, so that it gave ids by the
-clock again, those since then that are not on the stream may be lost as well.
+"""Redis numbers entries by its clock. Where they run ahead of it, this one leaps over those that may be lost, or were
+reserved, but not to where another run has leapt, which may be lost too; and if Redis was emptied meanwhile, so that it
+gave ids by the clock again, those since then that are not on the stream may be lost as well.
 
 LTRIM takes no memory and comes first, so that Redis lets the rest through also when it is out of memory: nothing would
 be committed, and no memory freed.
@@ -96,7 +98,7 @@ async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint,
         redis: client with replies as bytes.
         names: the mapping's names.
         run: the present run of the server.
-        checkpoint: how far MongoDB is; what comes from now on has higher versions.
+        checkpoint: how far MongoDB is; what comes from now on has higher versions, also than what is reserved.
         after: what MongoDB holds with a version above this, and doesn't get from now on, Redis may have forgotten.
 
     Returns:
@@ -105,7 +107,7 @@ async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint,
     keys = (names.stream, names.forgotten, names.gaps)
     numbers = (_LEAP_MS, REMEMBERED_GAPS, _REMEMBERED)
     floor = max(checkpoint.newest, checkpoint.fence)
-    args = (str(after), str(floor), str(checkpoint.clock), *numbers, run)
+    args = (str(after), str(floor), str(checkpoint.clock), *numbers, run, str(checkpoint.reserved))
     return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
 
 
