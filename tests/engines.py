@@ -5,13 +5,18 @@ nothing of value. Such a server belongs to one test process at a time: `pytest -
 """
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from gears.backlog import last_entry
+from gears.engines import Engine
 from service.embedded import servers
 from service.embedded.child import Child
 from tests.stack import Process, Stack
@@ -19,6 +24,26 @@ from tests.stack import Process, Stack
 GEARS1_URL = os.environ.get("GEARS1_URL", "")
 
 needs_gears1 = pytest.mark.skipif(not GEARS1_URL, reason="GEARS1_URL names no server with RedisGears 1.x")
+
+
+@asynccontextmanager
+async def leased(engine: Engine) -> AsyncIterator[str]:
+    """The lease's token: the committer's if there is one."""
+    held: Any = await engine.redis.get(engine.names.lease)
+    if held is None:
+        await engine.redis.set(engine.names.lease, "ours")
+    try:
+        yield "ours" if held is None else held.decode()
+    finally:
+        if held is None:
+            await engine.redis.delete(engine.names.lease)
+
+
+async def uncaptured(engine: Engine, document_id: str, document: bytes | None) -> None:
+    """Set or delete a key as if the recipe were missing: Redis tells it, and it is not captured."""
+    since = await last_entry(engine.redis, engine.names)
+    async with leased(engine) as token:
+        assert await engine.restore(document_id, document, since=since, token=token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from gears.backlog import last_entry
 from gears.engines import Engine, open_engine
 from gears.mapping import Mapping
 from gears.mongo import open_client
+from tests.engines import uncaptured
 from tests.stack import Stack
 
 
@@ -28,12 +29,6 @@ async def audit(stack: Stack, *options: str, **env: str) -> tuple[int, list[dict
 def counts(report: dict[str, Any]) -> dict[str, int]:
     """The kinds other than equal that were found."""
     return {kind: report[kind] for kind in ("missing", "stale", "ahead", "cold", "foreign") if report[kind]}
-
-
-async def plant(stack: Stack, engine: Engine, document_id: str, document: bytes | None) -> None:
-    """Change Redis without the capture noticing."""
-    since = await last_entry(stack.redis_client, engine.names)
-    assert await engine.restore(document_id, document, since=since)
 
 
 async def fill(stack: Stack, ids: list[str]) -> None:
@@ -123,12 +118,12 @@ async def test_an_emptied_redis_deletes_nothing_in_mongodb(own_stack: Stack) -> 
 async def test_a_refused_document_is_reported_with_the_reason_and_not_retried(own_stack: Stack) -> None:
     async with committing(own_stack) as engine:
         await fill(own_stack, ["a"])
-        await plant(own_stack, engine, "a", b'{"n":9223372036854775808}')
+        await uncaptured(engine, "a", b'{"n":9223372036854775808}')
         code, [report], _ = await audit(own_stack, "--repair", "--mapping", "todos")
         assert (code, report["stale"], report["refused"], report["repaired"]) == (1, 1, 1, 0)
         assert "'n'" in report["examples"]["stale"][0]["reason"]
         assert await own_stack.get("a") == {"id": "a", "name": "a", "n": 1}, "rolled back"
-        await plant(own_stack, engine, "a", b'{"n":9223372036854775808}')
+        await uncaptured(engine, "a", b'{"n":9223372036854775808}')
         before = await last_entry(own_stack.redis_client, engine.names)
         code, [report], _ = await audit(own_stack, "--repair", "--mapping", "todos")
         assert (code, report["refused"], report["left"]) == (1, 1, 1)

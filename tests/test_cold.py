@@ -9,6 +9,7 @@ import pytest_asyncio
 from gears.backlog import last_entry
 from gears.engines import Engine, open_engine
 from gears.stream import EntryId
+from tests.engines import uncaptured
 from tests.stack import Stack, eventually
 from tests.test_audit import audit
 from worker.repair import delete_absent
@@ -34,7 +35,7 @@ async def half_cold(own_stack: Stack) -> Engine:
 
 async def evict(engine: Engine, document_id: str) -> None:
     """Take a key away without a delete."""
-    assert await engine.restore(document_id, None, since=await last_entry(engine.redis, engine.names))
+    await uncaptured(engine, document_id, None)
 
 
 async def test_they_are_deleted_in_mongodb_over_the_sync_stream(own_stack: Stack, half_cold: Engine) -> None:

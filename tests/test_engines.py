@@ -12,11 +12,20 @@ from redis.exceptions import ResponseError
 
 from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
 from gears.engines.detect import detect
-from gears.errors import BacklogFull, CaptureMissing, ForeignKey, LeaseLost, PreconditionFailed, RedisRefused, Unchecked
+from gears.errors import (
+    BacklogFull,
+    CaptureMissing,
+    ForeignKey,
+    LeaseLost,
+    PreconditionFailed,
+    RedisRefused,
+    Rewound,
+    Unchecked,
+)
 from gears.mapping import Mapping
 from gears.redis import connect, server_run
 from gears.stream import TICKET_TTL, EntryId, Names
-from tests.engines import ALL_KINDS, KindStack
+from tests.engines import ALL_KINDS, KindStack, leased, uncaptured
 from tests.stack import eventually
 from worker.room import mark_checked
 
@@ -221,7 +230,7 @@ async def test_what_was_read_before_a_write_comes_too_late_whatever_became_of_th
     elif write == "delete":
         await engine.delete("1", Any_(), backlog_limit=LIMIT)
     elif write == "restore":
-        assert await engine.restore("1", b'{"new":1}', since=EntryId(1, 0))
+        assert await restore(engine, b'{"new":1}', since=EntryId(1, 0))
     else:
         await plain(engine, write, "1")
     assert await engine.fill("1", b'{"old":1}', version=5, ticket=before) is None
@@ -233,6 +242,10 @@ async def test_what_was_read_before_a_write_comes_too_late_whatever_became_of_th
     assert not await engine.redis.exists("todos:1")
 
 
+async def observe(engine: Engine, events: list[tuple[bytes, str]]) -> None:
+    await engine.observe(events, token="ours", run=await server_run(engine.redis))
+
+
 async def plain(engine: Engine, write: str, document_id: str) -> None:
     """Have a plain client write, and the write captured."""
     key = engine.mapping.key(document_id)
@@ -241,7 +254,7 @@ async def plain(engine: Engine, write: str, document_id: str) -> None:
         await engine.redis.delete(key)
     if not engine.captures_plain_clients:
         await engine.redis.set(engine.names.lease, "ours")
-        await engine.observe([(key.encode(), "del" if write == "plain delete" else "json.set")], token="ours")
+        await observe(engine, [(key.encode(), "del" if write == "plain delete" else "json.set")])
 
 
 async def test_a_delete_that_is_learned_of_after_a_later_write_is_none(engine: Engine) -> None:
@@ -249,7 +262,7 @@ async def test_a_delete_that_is_learned_of_after_a_later_write_is_none(engine: E
         pytest.skip("this engine captures plain clients' writes as they are made")
     await put(engine, "1", {"written": "since"})
     await engine.redis.set(engine.names.lease, "ours")
-    await engine.observe([(b"todos:1", "del"), (b"todos:2", "del")], token="ours")
+    await observe(engine, [(b"todos:1", "del"), (b"todos:2", "del")])
     assert [(e["k"], e["e"]) for e in (await entries(engine))[1:]] == [("todos:1", "json.set"), ("todos:2", "del")]
 
 
@@ -289,7 +302,7 @@ async def test_a_plain_write_noticed_after_a_later_delete_changes_nothing(engine
     await engine.delete("1", Any_(), backlog_limit=LIMIT)
     before = await entries(engine)
     await engine.redis.set(engine.names.lease, "ours")
-    await engine.observe([(b"todos:1", "json.set"), (b"todos:2", "json.set")], token="ours")
+    await observe(engine, [(b"todos:1", "json.set"), (b"todos:2", "json.set")])
     assert (await entries(engine))[len(before) :] == [{"k": "todos:2", "e": "json.set"}]
 
 
@@ -300,21 +313,46 @@ async def test_who_lost_the_lease_notices_nothing(engine: Engine) -> None:
         if held is not None:
             await engine.redis.set(engine.names.lease, held)
         with pytest.raises(LeaseLost):
-            await engine.observe([(b"todos:1", "del")], token="ours")
+            await engine.observe([(b"todos:1", "del")], token="ours", run=await server_run(engine.redis))
     assert await entries(engine) == []
+
+
+async def test_what_another_run_of_the_server_told_of_is_not_noticed(engine: Engine) -> None:
+    if engine.captures_plain_clients:
+        pytest.skip("this engine captures plain clients' writes as they are made")
+    await engine.redis.set(engine.names.lease, "ours")
+    with pytest.raises(Rewound):
+        await engine.observe([(b"todos:1", "json.set")], token="ours", run=b"01234567")
+    assert await entries(engine) == []
+
+
+async def restore(engine: Engine, document: bytes | None, *, since: EntryId) -> bool:
+    async with leased(engine) as token:
+        return await engine.restore("1", document, since=since, token=token)
 
 
 @pytest.mark.parametrize("lost", [b'{"lost":1}', None])
 async def test_restore_adds_no_entry(engine: Engine, lost: bytes | None) -> None:
     since = await put(engine, "1", {"old": 1})
-    assert await engine.restore("1", lost, since=since)
+    assert await restore(engine, lost, since=since)
     assert await get(engine, "1") == (None if lost is None else {"lost": 1})
     assert len(await entries(engine)) == 1
 
 
+async def test_who_lost_the_lease_restores_nothing(engine: Engine) -> None:
+    since = await put(engine, "1", {"new": 1})
+    for held in (None, "theirs"):
+        if held is not None:
+            await engine.redis.set(engine.names.lease, held)
+        for document in (b'{"lost":1}', None):
+            with pytest.raises(LeaseLost):
+                await engine.restore("1", document, since=since, token="ours")
+    assert await get(engine, "1") == {"new": 1}
+
+
 async def test_restore_respects_a_write_since(engine: Engine) -> None:
     await put(engine, "1", {"new": 1})
-    assert not await engine.restore("1", b'{"lost":1}', since=EntryId(1, 0))
+    assert not await restore(engine, b'{"lost":1}', since=EntryId(1, 0))
     assert await get(engine, "1") == {"new": 1}
 
 
@@ -379,7 +417,7 @@ async def test_what_redis_was_filled_with_is_not_taken_for_a_write(working: Kind
     before = await working.todos.find_one({"id": new_id})
     async with connect(working.redis_url, timeout=5) as redis:
         engine = await open_engine(redis, working.settings.mappings[0])
-        assert await engine.restore(new_id, None, since=await _last(working))
+        await uncaptured(engine, new_id, None)
         given = await ticket(engine, new_id)
         assert await engine.fill(new_id, b'{"a":1}', version=before["_sync"]["v"], ticket=given) == b'{"a":1}'
     await anyio.sleep(0.5)

@@ -19,12 +19,12 @@ from bson import Int64
 
 from gears.backlog import last_entry
 from gears.engines import Engine, open_engine
+from gears.redis import server_run
 from gears.stream import EntryId, Names
-from tests.engines import KindStack
+from tests.engines import KindStack, uncaptured
 from tests.stack import Process, Stack, eventually
 from tests.test_audit import audit
 from tests.test_embedded import Launcher
-from tests.test_recheck import uncaptured
 from tests.test_rewind import lose_everything_since, recovered
 
 COMMITTING = (
@@ -159,7 +159,7 @@ class Writers:
         engine = await engine_of(self.stack)
         if not engine.captures_plain_clients:
             await self.stack.redis_client.set(NAMES.lease, "before")  # a worker's that listened until now
-            await engine.observe([(key.encode(), "json.set")], token="before")
+            await engine.observe([(key.encode(), "json.set")], token="before", run=await server_run(engine.redis))
             await self.stack.redis_client.delete(NAMES.lease)
 
         async def captured() -> bool:
@@ -250,8 +250,8 @@ async def test_a_repair_interrupted_at_every_step_is_completed_in_the_right_dire
     try:
         engine = await engine_of(running)
         since = await last_entry(running.redis_client, NAMES)
-        assert await engine.restore(f"{new_id}-missing", b'{"n":5}', since=since)
-        assert await engine.restore(f"{new_id}-changed", b'{"n":5}', since=since)
+        await uncaptured(engine, f"{new_id}-missing", b'{"n":5}')
+        await uncaptured(engine, f"{new_id}-changed", b'{"n":5}')
         ahead = {"n": 6, "_sync.v": Int64(EntryId(since.ms + 3_600_000, 0).version)}
         ids = [f"{new_id}-kept", f"{new_id}-deleted"]
         await running.mongo_client.test.notes.update_many({"id": {"$in": ids}}, {"$set": ahead})

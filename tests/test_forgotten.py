@@ -11,8 +11,9 @@ import pytest_asyncio
 from bson import Int64
 
 from gears.backlog import last_entry
+from gears.engines import open_engine
 from gears.stream import EntryId, Names
-from tests.engines import KindStack
+from tests.engines import KindStack, uncaptured
 from tests.stack import Stack, eventually
 from tests.test_given_back import arrives_late
 from tests.test_rewind import in_mongodb, in_redis, lose_everything_since, put, recovered, standing
@@ -301,3 +302,96 @@ async def test_a_write_that_was_replaced_is_not_kept_when_redis_falls_back_to_it
     await own_stack.worker.start()
     await recovered(own_stack)
     assert (await in_redis(own_stack))["a"]["n"] == (await in_mongodb(own_stack))["a"]["n"] == 2
+
+
+async def test_what_redis_was_given_back_is_missed_when_redis_falls_back_to_amid_that(own_stack: Stack) -> None:
+    await own_stack.start()
+    for document_id in ("a", "b"):
+        await put(own_stack, document_id, 0)
+    snapshot(own_stack)
+    await put(own_stack, "a", 1)
+    assert (await own_stack.client.delete("/notes/b")).status_code == 204
+    await own_stack.worker.stop()
+    await lose(own_stack)
+    only = "notes=test.notes:id"
+    await own_stack.worker.start(wait=False, FAILPOINTS="freeze stream moved on", MAPPINGS=only)
+    await own_stack.worker.reaches_failpoint()
+    shutil.rmtree(own_stack.folder / "snapshot")
+    snapshot(own_stack)
+    own_stack.worker.thaw()
+
+    async def given_back() -> bool:
+        return set(await in_redis(own_stack)) == {"a"}
+
+    await eventually(given_back)
+    await own_stack.drained("notes")
+    await own_stack.worker.stop()
+    await lose(own_stack)
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    expected = {"a": 1}
+    assert {key: document["n"] for key, document in (await in_redis(own_stack)).items()} == expected
+    assert {key: document["n"] for key, document in (await in_mongodb(own_stack)).items()} == expected
+
+
+async def test_a_backfill_after_a_restart_is_no_write(own_stack: Stack) -> None:
+    committer, reconciler = own_stack.only_committing(), own_stack.only_reconciling()
+    try:
+        await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.api, committer)
+        await put(own_stack, "a", 0)
+        await reconciler.start(FAILPOINTS="freeze drift found")
+
+        async def swept() -> bool:
+            return bool(await own_stack.mongo_client.test.sync_audits.find_one({"mapping": "notes"}))
+
+        await eventually(swept)
+        await uncaptured(await open_engine(own_stack.redis_client, own_stack.settings.mappings[1]), "a", b'{"n":9}')
+        await reconciler.reaches_failpoint()
+        snapshot(own_stack)
+        await put(own_stack, "a", 1)
+        await committer.stop()
+        await lose(own_stack)
+        reconciler.thaw()
+
+        async def backfilled() -> bool:
+            entries: Any = await own_stack.redis_client.xrange("sync:{notes}")
+            return any(fields[b"e"] == b"backfill" for _, fields in entries)
+
+        await eventually(backfilled)
+        await committer.start()
+        await recovered(own_stack)
+        assert (await in_redis(own_stack))["a"]["n"] == (await in_mongodb(own_stack))["a"]["n"] == 1
+    finally:
+        for process in (committer, reconciler):
+            if process.running:
+                process.thaw()
+                await process.kill()
+
+
+async def test_what_was_heard_before_a_restart_is_no_write_since(tmp_path_factory: pytest.TempPathFactory) -> None:
+    stack = KindStack(tmp_path_factory.mktemp("heard"), "redis-8.2-function", WT_LEASE_TTL="20", WT_MONGO_TIMEOUT="10")
+    try:
+        await stack.start()
+        await put(stack, "a", 0)
+        snapshot(stack)
+        await put(stack, "a", 1)
+        await stack.worker.stop()
+        await stack.worker.start(FAILPOINTS="freeze plain writes heard")
+        stack.mongo.freeze()
+        await queue(stack, "other", n=0)  # the committer waits for MongoDB
+        await stack.set("a", {"id": "a", "n": 2}, "notes")
+        await stack.worker.reaches_failpoint()
+        lease: Any = await stack.redis_client.get(NAMES.lease)
+        await lose_everything_since(stack, "snapshot")
+        await stack.redis_client.set(NAMES.lease, lease, px=20_000)
+        stack.worker.thaw()
+
+        async def listening() -> bool:
+            return b"listening to plain clients again" in stack.worker.log.read_bytes()
+
+        await eventually(listening)
+        stack.mongo.thaw()
+        await recovered(stack)
+        assert (await in_redis(stack))["a"]["n"] == (await in_mongodb(stack))["a"]["n"] == 1
+    finally:
+        await stack.close()

@@ -1,6 +1,7 @@
 """What nobody expects: Redis out of memory, huge batches, foreign documents, dropped collections, odd streams."""
 
 import json
+import shutil
 from time import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from gears.mapping import Mapping
 from gears.mongo import Change, Remove, Store, Upsert, open_client
 from gears.stream import EntryId
 from tests.stack import Stack, eventually
+from tests.test_rewind import lose_everything_since
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -41,6 +43,27 @@ async def test_a_backlog_is_drained_while_redis_is_out_of_memory(own_stack: Stac
     assert await redis.hget("sync:{todos}:worker", "state") == b"committing"
     assert (await own_stack.client.delete("/todos/c")).status_code == 204
     assert await own_stack.stored("c") is None
+
+
+async def test_redis_is_given_back_what_it_lost_while_it_is_out_of_memory(own_stack: Stack) -> None:
+    await own_stack.start()
+    for n in range(2):
+        if n:
+            shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+        await own_stack.set("a", {"n": n})
+        await own_stack.drained()
+    await own_stack.worker.stop()
+    await lose_everything_since(own_stack, "snapshot")
+    await own_stack.redis_client.config_set("maxmemory", 1)  # the policy is noeviction
+    await own_stack.redis_client.delete("sync:{todos}:lease")
+    await own_stack.worker.start(wait=False)
+
+    async def given_back() -> bool:
+        return bool((await own_stack.get("a"))["n"] == 1)
+
+    await eventually(given_back)
+    await own_stack.drained()
+    assert await own_stack.stored("a") == {"id": "a", "n": 1}
 
 
 async def test_a_batch_of_large_documents_is_committed_in_parts(own_stack: Stack) -> None:

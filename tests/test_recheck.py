@@ -8,12 +8,11 @@ import pytest
 import pytest_asyncio
 
 from gears.audit_store import AuditStore
-from gears.backlog import last_entry
-from gears.engines import Engine, open_engine
+from gears.engines import open_engine
 from gears.mongo import open_client
 from gears.reconciling import ReconcilerState, read_reconciler
 from gears.redis import connect
-from tests.engines import ALL_KINDS, KindStack
+from tests.engines import ALL_KINDS, KindStack, uncaptured
 from tests.stack import Stack, eventually
 from worker.recheck import MOST_EVENTS, MOST_NOTED, SETTLE, Noted, Overloaded, Recheck
 from worker.reporter import ReconcilerReporter
@@ -47,11 +46,6 @@ async def change(stack: Stack, document_id: str, document: bytes | None) -> None
     """Set or delete a key as if the recipe were missing: Redis tells it, and it is not captured."""
     engine = await open_engine(stack.redis_client, stack.settings.mappings[0])
     await uncaptured(engine, document_id, document)
-
-
-async def uncaptured(engine: Engine, document_id: str, document: bytes | None) -> None:
-    since = await last_entry(engine.redis, engine.names)
-    assert await engine.restore(document_id, document, since=since)
 
 
 async def commit(stack: Stack, document_id: str, document: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@ import sys
 
 import anyio
 
-from gears.backlog import last_entry
 from gears.engines import Engine, open_engine
+from tests.engines import uncaptured
 from tests.stack import Stack
 
 DOCUMENTS = 350
@@ -20,9 +20,8 @@ async def restore(stack: Stack) -> tuple[int, str, str]:
 
 async def evict(stack: Stack, engine: Engine, ids: list[str]) -> None:
     """Take keys away without a delete."""
-    since = await last_entry(stack.redis_client, engine.names)
     for document_id in ids:
-        assert await engine.restore(document_id, None, since=since)
+        await uncaptured(engine, document_id, None)
 
 
 async def test_cold_documents_come_back_without_new_versions_and_deleted_ones_do_not(own_stack: Stack) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import anyio
 import pytest
 
 from gears.stream import EntryId
@@ -283,3 +284,48 @@ async def test_what_is_called_lost_is_called_so_when_redis_is_emptied_later(own_
         await put(own_stack, "b", 0)
         assert await standing(own_stack, lost) == "lost"
         await own_stack.worker.stop()
+
+
+@pytest.mark.parametrize("lost", ["tail", "all"])
+async def test_what_was_committed_is_not_called_lost_though_the_first_commit_after_a_rewind_was_not_acknowledged(
+    lost: str, own_stack: Stack
+) -> None:
+    await own_stack.start()
+    tokens = [await put(own_stack, "a", 0)]
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    tokens += [await put(own_stack, "b", 0), await put(own_stack, "c", 0)]
+    await own_stack.worker.stop()
+    await lose_everything_since(own_stack, "snapshot" if lost == "tail" else None)
+    await own_stack.redis_client.delete("sync:{notes}:lease", "sync:{todos}:lease")
+    await own_stack.worker.start(wait=False, FAILPOINTS="kill acknowledging", MAPPINGS="notes=test.notes:id")
+    await own_stack.worker.ends()
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert [await standing(own_stack, token) for token in tokens] == ["committed"] * 3
+
+
+async def test_a_write_that_waits_is_not_confirmed_though_its_id_is_below_what_was_committed_before_a_flush(
+    own_stack: Stack,
+) -> None:
+    await own_stack.start()
+    await put(own_stack, "a", 0)
+    await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
+    await put(own_stack, "a", 1)
+    await own_stack.worker.kill()
+    await own_stack.redis_client.flushall()
+    answers = []
+
+    async def write() -> None:
+        answers.append(await own_stack.client.put("/notes/x", json={}, headers={"Prefer": "wait=20"}, timeout=30))
+
+    async def captured() -> bool:
+        return bool(await own_stack.redis_client.xlen("sync:{notes}"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        await eventually(captured)
+        await own_stack.redis_client.flushall()
+        await own_stack.worker.start(wait=False)
+    assert answers[0].status_code == 504
+    await recovered(own_stack)
+    assert set(await in_mongodb(own_stack)) == {"a"}

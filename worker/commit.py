@@ -26,6 +26,7 @@ from gears.redis import Redis, server_run
 from gears.refusals import refusals_from
 from gears.rewind_store import RewindStore
 from gears.stream import ZERO, Entry, EntryId, Names
+from gears.watermark import encode_commit
 from worker.acknowledge import Acknowledged, acknowledge
 from worker.ahead import Ahead
 from worker.lease import Lease
@@ -95,7 +96,7 @@ class Committer:
         self._ahead = Ahead(redis, self._names)
         self._runs = Runs(b"", ZERO)
         self._rewind: Rewind | None = None
-        self._lost = ZERO
+        self._lost = self._certain = ZERO
         self._reserved, self._epoch = ZERO, 0
         self._reader = Reader(wire, self._names)
 
@@ -122,13 +123,14 @@ class Committer:
                     if self._ask_first:
                         await self._rewind.allowed(self._reporter.blocked)
                     self._reporter.restoring(f"Redis forgot what was committed after {self._watermark}")
-                    restored = await self._rewind.restore(self._lease.check)
+                    restored = await self._rewind.restore(self._lease)
                     self._log.warning("gave Redis back what it had lost", keys=restored)
                 if self._rewind is None and await has_forgotten(self._redis, self._names, run):
                     known = await self._store.begin_epoch()
                     await forget(self._redis, self._names, run, known, after=known.newest)
                 checkpoint = await self._store.checkpoint() or Checkpoint(ZERO, ZERO)
-                self._lost, self._reserved, self._epoch = checkpoint.fence, checkpoint.reserved, checkpoint.epoch
+                self._lost, self._certain = checkpoint.fence, checkpoint.certain
+                self._reserved, self._epoch = checkpoint.reserved, checkpoint.epoch
                 await self._share_gaps(checkpoint)
                 await mark_checked(self._redis, self._names, run)
         self._runs = await self._last_run()
@@ -136,15 +138,16 @@ class Committer:
         self._inherited = await last_entry(self._redis, self._names)
 
     async def _share_gaps(self, checkpoint: Checkpoint) -> None:
-        """Let Redis and MongoDB each know of the gaps that the other knows of."""
+        """Let Redis and MongoDB each know of the gaps that the other knows of, and whoever waits for a commit."""
         await remember_gaps(self._redis, self._names, checkpoint.gaps)
         found = await gaps_of(self._redis, self._names)
         await self._store.keep_gaps(gap for gap in found if gap not in checkpoint.gaps)
+        await self._redis.publish(self._names.channel, encode_commit(self._watermark, (), found))
 
     async def _last_run(self) -> Runs:
         """What is known to be committed; whatever was between that and the next entry of another run is lost."""
         run: Any = await self._redis.get(self._names.run) or b"forgotten"
-        return Runs(run, self._watermark if self._rewind is None else self._rewind.certain)
+        return Runs(run, max(self._watermark, self._certain) if self._rewind is None else self._rewind.certain)
 
     async def _commit_next(self, position: EntryId, work: _Work | None) -> tuple[EntryId, _Work | None]:
         """Commit what follows an entry, as much as MongoDB manages in time.

@@ -11,9 +11,9 @@ import anyio
 import structlog
 
 from gears.engines import Engine
-from gears.errors import ConfigError
+from gears.errors import ConfigError, Rewound
 from gears.failpoint import reached
-from gears.redis import AWAY, Redis, RedisError
+from gears.redis import AWAY, Redis, RedisError, server_run
 from gears.stream import EVENTS
 from worker.events import KeyspaceEvents
 from worker.lease import Lease
@@ -78,6 +78,7 @@ class Listener:
         self._events = KeyspaceEvents(redis, engine.mapping.prefix, also=engine.names.own, timeout=timeout)
         self._noted = Noted()
         self._noted_since = 0.0
+        self._run = b""
         self._asked = 0.0
         self._failed = ""
         self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
@@ -90,10 +91,14 @@ class Listener:
         """
         while True:
             try:
+                run = await server_run(self._redis)
+                if run != self._run:
+                    self._noted.clear()  # Redis may have forgotten these; a sweep is asked for
+                    self._run = run
                 await self._events.enable()
                 self._asked = 0.0  # at once, to learn when we are subscribed
                 await self._events.follow(self)
-            except (*AWAY, RedisError, ConfigError) as error:
+            except (*AWAY, RedisError, ConfigError, Rewound) as error:
                 if str(error) != self._failed:
                     self._log.error("not listening to plain clients; trying again", reason=str(error))
                     self._failed = str(error)
@@ -121,6 +126,6 @@ class Listener:
             self._failed = ""
         if self._noted:
             reached("plain writes heard")
-            await self._engine.observe(self._noted.latest(), token=self._lease.token)
+            await self._engine.observe(self._noted.latest(), token=self._lease.token, run=self._run)
             reached("plain writes captured")
             self._noted.clear()

@@ -21,8 +21,9 @@ from gears.redis import Redis, read_at_once, server_run
 from gears.refusals import record_refusals
 from gears.rewind_store import RewindStore
 from gears.rewinds import RewindReport
-from gears.stream import FILL, REWIND, ZERO, Entry, EntryId, Names, decode_entry
-from worker.room import forget
+from gears.stream import BACKFILL, FILL, REWIND, ZERO, Entry, EntryId, Names, decode_entry
+from worker.lease import Lease
+from worker.room import end_rewind, forget
 
 _PAGE = 1000
 _POLL = 0.5
@@ -104,13 +105,14 @@ class Rewind:
                 return
             await anyio.sleep(_POLL)
 
-    async def restore(self, check: Callable[[], None]) -> int:
+    async def restore(self, lease: Lease) -> int:
         """Restore deletes, then documents; return how many keys. Doing it again changes nothing.
 
         Args:
-            check: raises when the lease is gone.
+            lease: under which this is done.
 
         Raises:
+            LeaseLost: another committer is at work.
             MongoError, RedisError: it isn't complete; do it again.
         """
         self.certain = max(await self._store.settle(self.checkpoint), min(self._watermark, self.checkpoint.committed))
@@ -125,26 +127,27 @@ class Rewind:
         await self._note_writes()
         above, waiting = self._watermark.version, self._waiting
         async for ids in self._store.deleted_above(above, fence=fence, waiting=waiting):
-            check()
             report.deletes += len(ids)
-            report.restored += await self._give_back(dict.fromkeys(ids))
+            report.restored += await self._give_back(dict.fromkeys(ids), lease)
             reached("deletes given back")
         async for documents in self._store.documents_above(above, fence=fence, waiting=waiting):
-            check()
             report.documents += len(documents)
             id_field = self._engine.mapping.id_field
-            report.restored += await self._give_back({found[id_field]: to_text(decode(found)) for found in documents})
+            states = {found[id_field]: to_text(decode(found)) for found in documents}
+            report.restored += await self._give_back(states, lease)
             reached("documents given back")
+        await end_rewind(self._redis, self._names)
         report.restored_at = datetime.now(UTC)
         await self._store.keep_rewind(report)
         return report.restored
 
-    async def _give_back(self, states: Mapping[str, bytes | None]) -> int:
+    async def _give_back(self, states: Mapping[str, bytes | None], lease: Lease) -> int:
+        lease.check()
         await self._note_writes()
         given = 0
         for document_id, document in states.items():
             if self._engine.mapping.key(document_id).encode() not in self._written:
-                given += await self._engine.restore(document_id, document, since=self._seen)
+                given += await self._engine.restore(document_id, document, since=self._seen, token=lease.token)
         return given
 
     async def _note_writes(self) -> None:
@@ -154,7 +157,7 @@ class Rewind:
             for entry in page:
                 self._seen = entry.id
                 self._line_drawn |= entry.event == REWIND
-                if entry.event == FILL:
+                if entry.event in (FILL, BACKFILL):
                     continue
                 self._waiting[entry.key[prefix:].decode(errors="replace")] = entry.id.version
                 if self._is_new(entry):

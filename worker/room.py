@@ -83,6 +83,12 @@ redis.call('SET', KEYS[1], ARGV[1])
 """
 """DEL comes first for the reason given above."""
 
+_END = f"""
+redis.call('LTRIM', KEYS[2], 0, -1)
+redis.call('XADD', KEYS[1], '*', 'e', '{REWIND}')
+"""
+"""LTRIM, which changes nothing here, comes first for the reason given above."""
+
 
 async def make_room(redis: Redis, names: Names, version: int) -> None:
     """Move the stream on above this version, noting what it skips: keys yet to be compared are ahead too."""
@@ -109,6 +115,11 @@ async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint,
     floor = max(checkpoint.newest, checkpoint.fence)
     args = (str(after), str(floor), str(checkpoint.clock), *numbers, run, str(checkpoint.reserved))
     return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
+
+
+async def end_rewind(redis: Redis, names: Names) -> None:
+    """Add an entry behind which Redis has all that it was given back: a state of Redis that has it has that, too."""
+    await redis.execute_command("EVAL", _END, 2, names.stream, names.forgotten)
 
 
 async def mark_checked(redis: Redis, names: Names, run: bytes) -> None:

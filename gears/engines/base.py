@@ -130,15 +130,17 @@ class Engine(ABC):
         Called after each acknowledge and every second. It never fails: whoever is not answered now is at the next call.
         """
 
-    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str) -> None:
+    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str, run: bytes) -> None:
         """Capture what plain clients wrote, where `captures_plain_clients` is false.
 
         Args:
             events: keys, each with its latest keyspace event.
             token: the committer's; nothing is done unless its lease holds.
+            run: the run of the server that told of them; nothing is done in another one, which may have forgotten them.
 
         Raises:
-            LeaseLost: it doesn't.
+            LeaseLost: the lease doesn't hold.
+            Rewound: it is another run.
         """
         raise NotImplementedError(f"{self.name} captures by itself: {len(events)} events")
 
@@ -184,7 +186,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId) -> bool:
+    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str) -> bool:
         """Give Redis back what it lost, uncaptured; for the committer, while it commits nothing.
 
         Args:
@@ -192,9 +194,13 @@ class Engine(ABC):
             document: JSON text; None to delete the key.
             since: nothing is done when the stream tells of a write to the key after this entry, or when the key holds
                 another type.
+            token: the committer's; nothing is done unless its lease holds.
 
         Returns:
             Whether it was done.
+
+        Raises:
+            LeaseLost: the lease doesn't hold.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from gears.engines.base import Absent, Any_, Condition, Engine, Equals, Present, Written
-from gears.errors import BacklogFull, ForeignKey, PreconditionFailed, Unchecked
+from gears.errors import BacklogFull, ForeignKey, LeaseLost, PreconditionFailed, Unchecked
 from gears.stream import EntryId
 
 
@@ -37,8 +37,10 @@ class CallEngine(Engine):
         filled: bytes | None = await self._call("fill", document_id, document, int(version), ticket)
         return filled
 
-    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId) -> bool:
-        done = await self._call("restore", document_id, document or b"", str(since))
+    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str) -> bool:
+        done = await self._call("restore", document_id, document or b"", str(since), token)
+        if done == b"lease lost":
+            raise LeaseLost("another committer took over")
         return bool(done == b"1")
 
     async def roll_back(

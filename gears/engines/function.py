@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from gears.engines.base import CaptureStatus
 from gears.engines.calls import CallEngine, recipe, version_of_recipe
-from gears.errors import CaptureMissing, LeaseLost, RedisRefused
+from gears.errors import CaptureMissing, LeaseLost, RedisRefused, Rewound
 from gears.redis import send_once
 from gears.stream import DELETE_EVENTS, TICKET_TTL
 
@@ -27,6 +27,7 @@ class Function(CallEngine):
             "library": self.library,
             "stream": self.names.stream,
             "checked": self.names.checked,
+            "lease": self.names.lease,
             "gone": self.names.gone,
             "ticket": self.names.ticket,
             "ticket_ms": TICKET_TTL * 1000,
@@ -61,11 +62,14 @@ class Function(CallEngine):
             raise
         return True
 
-    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str) -> None:
+    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str, run: bytes) -> None:
         args = [part for event in events for part in event]
         function, lease = f"{self.library}_observe", self.names.lease
-        if await self.redis.execute_command("FCALL", function, 1, lease, token, *args) == b"lease lost":
+        done = await self.redis.execute_command("FCALL", function, 1, lease, token, run, *args)
+        if done == b"lease lost":
             raise LeaseLost("another committer took over")
+        if done == b"rewound":
+            raise Rewound("Redis was restarted, and may have forgotten what it told of")
 
     async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
         name = f"{self.library}_{function}"

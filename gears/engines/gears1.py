@@ -53,6 +53,7 @@ class Gears1(CallEngine):
             "watermark": self.names.watermark,
             "refused": self.names.refused,
             "checked": self.names.checked,
+            "lease": self.names.lease,
             "gone": self.names.gone,
             "ticket": self.names.ticket,
             "ticket_ms": TICKET_TTL * 1000,

@@ -30,6 +30,7 @@ class Gears2(CallEngine):
             "prefix": self.mapping.prefix,
             "stream": self.names.stream,
             "checked": self.names.checked,
+            "lease": self.names.lease,
             "gone": self.names.gone,
             "ticket": self.names.ticket,
             "ticket_ms": TICKET_TTL * 1000,

@@ -6,8 +6,8 @@
 -- Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
 -- from those that survived it.
 --
--- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, checked, gone,
--- ticket, ticket_ms, own, start, deletes}`.
+-- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, checked, lease,
+-- gone, ticket, ticket_ms, own, start, deletes}`.
 
 local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
@@ -147,7 +147,8 @@ local function roll_back(key, seen, document, version, since)
     return set(key, document) or '1'
 end
 
-local function restore(key, document, since)
+local function restore(key, document, since, token)
+    if redis.call('GET', config.lease) ~= token then return 'lease lost' end
     local found = kind(key)
     if (found ~= 'none' and found ~= JSON_TYPE) or written_since(key, since) then return '0' end
     redis.call('DEL', ticket_of(key))
@@ -158,8 +159,9 @@ end
 -- after a delete that came later has none to add: the delete's entry tells of the key's state. A delete that is learned
 -- of after a later write is no reason to delete, should the key expire before that is committed. Only the committer may
 -- do this, since what anybody else tells may be long past.
-local function observe(lease, token, ...)
+local function observe(lease, token, run, ...)
     if redis.call('GET', lease) ~= token then return 'lease lost' end
+    if run ~= server_run() then return 'rewound' end
     local events = {...}
     for i = 1, #events, 2 do
         local key, event = events[i], events[i + 1]
@@ -190,5 +192,5 @@ register('remove', remove, 'allow-oom')
 register('ticket', ticket)
 register('fill', fill)
 register('roll_back', roll_back, 'allow-oom')
-register('restore', restore)
+register('restore', restore, 'allow-oom')
 register('observe', observe, 'allow-oom')

@@ -35,7 +35,7 @@ from collections import namedtuple
 APPEARS = ("rename_to", "copy_to", "restore", "move_to")
 ALLOWED_OOM = ("json.del", "json.forget", "json.clear", "del", "unlink", "rename", "renamenx")
 WRITES = {"put": put, "remove": remove, "ticket": ticket, "fill": fill, "roll_back": roll_back, "restore": restore}
-ALLOWED_OOM_WRITES = ("remove", "roll_back")
+ALLOWED_OOM_WRITES = ("remove", "roll_back", "restore")
 OURS = "writethrough_"
 TICK = 0.05
 CLOSED_SECONDS = 2

@@ -220,8 +220,10 @@ def roll_back(key, seen, document, filled_from, since):
     return ["1"]
 
 
-def restore(key, document, since):
+def restore(key, document, since, token):
     """Give Redis what it lost, uncaptured."""
+    if execute("GET", CONFIG["lease"]) != token:
+        return ["lease lost"]
     if execute("TYPE", key) not in ("none", JSON_TYPE) or written_since(key, since):
         return ["0"]
     execute("DEL", ticket_of(key))

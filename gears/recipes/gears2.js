@@ -7,7 +7,7 @@
 // Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
 // from those that survived it.
 //
-// CONFIG: {version, prefix, stream, checked, gone, ticket, ticket_ms, events, deletes}
+// CONFIG: {version, prefix, stream, checked, lease, gone, ticket, ticket_ms, events, deletes}
 
 const config = redis.config;
 const events = new Set(config.events);
@@ -152,11 +152,12 @@ function writtenSince(client, key, since) {
     return false;
 }
 
-redis.registerFunction('restore', (client, key, document, since) => {
+redis.registerFunction('restore', (client, key, document, since, token) => {
+    if (client.call('GET', config.lease) !== token) return 'lease lost';
     const type = String(client.call('TYPE', key));
     if ((type !== 'none' && type !== JSON_TYPE) || writtenSince(client, key, since)) return '0';
     client.call('DEL', ticketOf(key));
     if (document === '') client.call('DEL', key);
     else client.call('JSON.SET', key, '$', document);
     return '1';
-}, {description: 'gives Redis what it lost, uncaptured'});
+}, {description: 'gives Redis what it lost, uncaptured', flags: [redis.functionFlags.ALLOW_OOM]});
