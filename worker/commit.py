@@ -6,7 +6,6 @@ the list of what is left to do: a committer starts at its beginning, whatever it
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import anyio
 import structlog
@@ -19,22 +18,20 @@ from gears.checkpoint import Checkpoint
 from gears.engines import Engine
 from gears.errors import Refused, Rewound
 from gears.failpoint import reached
-from gears.gaps import Gap, Runs, gaps_of, remember_gaps
+from gears.gaps import Gap, Runs
 from gears.lane import Wire
 from gears.mongo import Change, MongoError
-from gears.redis import Redis, server_run
+from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.rewind_store import RewindStore
 from gears.stream import ZERO, Entry, EntryId, Names
-from gears.watermark import encode_commit
 from worker.acknowledge import Acknowledged, acknowledge
 from worker.ahead import Ahead
 from worker.lease import Lease
 from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
+from worker.recover import recover
 from worker.refuse import refuse, restore
 from worker.reporter import Reporter
-from worker.rewind import Rewind, find_rewind
-from worker.room import forget, has_forgotten, mark_checked
 from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024
@@ -95,8 +92,7 @@ class Committer:
         self._inherited = ZERO
         self._ahead = Ahead(redis, self._names)
         self._runs = Runs(b"", ZERO)
-        self._rewind: Rewind | None = None
-        self._lost = self._certain = ZERO
+        self._lost = ZERO
         self._reserved, self._epoch = ZERO, 0
         self._reader = Reader(wire, self._names)
 
@@ -114,40 +110,15 @@ class Committer:
             position, following = await self._commit_next(position, following)
 
     async def _recover(self) -> None:
-        """See where Redis and MongoDB stand, and give Redis back what it lost."""
         async for attempt in self._retrying():
             with attempt:
-                run = await server_run(self._redis)  # first: should Redis be restarted meanwhile, that is not this run
-                self._watermark, self._rewind = await find_rewind(self._redis, self._engine, self._store)
-                if self._rewind is not None:
-                    if self._ask_first:
-                        await self._rewind.allowed(self._reporter.blocked)
-                    self._reporter.restoring(f"Redis forgot what was committed after {self._watermark}")
-                    restored = await self._rewind.restore(self._lease)
-                    self._log.warning("gave Redis back what it had lost", keys=restored)
-                if self._rewind is None and await has_forgotten(self._redis, self._names, run):
-                    known = await self._store.begin_epoch()
-                    await forget(self._redis, self._names, run, known, after=known.newest)
-                checkpoint = await self._store.checkpoint() or Checkpoint(ZERO, ZERO)
-                self._lost, self._certain = checkpoint.fence, checkpoint.certain
-                self._reserved, self._epoch = checkpoint.reserved, checkpoint.epoch
-                await self._share_gaps(checkpoint)
-                await mark_checked(self._redis, self._names, run)
-        self._runs = await self._last_run()
+                standing = await recover(
+                    self._redis, self._engine, self._store, self._lease, self._reporter, ask_first=self._ask_first
+                )
+        self._watermark, self._runs, self._lost = standing.watermark, standing.runs, standing.lost
+        self._reserved, self._epoch = standing.reserved, standing.epoch
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)
-
-    async def _share_gaps(self, checkpoint: Checkpoint) -> None:
-        """Let Redis and MongoDB each know of the gaps that the other knows of, and whoever waits for a commit."""
-        await remember_gaps(self._redis, self._names, checkpoint.gaps)
-        found = await gaps_of(self._redis, self._names)
-        await self._store.keep_gaps(gap for gap in found if gap not in checkpoint.gaps)
-        await self._redis.publish(self._names.channel, encode_commit(self._watermark, (), found))
-
-    async def _last_run(self) -> Runs:
-        """What is known to be committed; whatever was between that and the next entry of another run is lost."""
-        run: Any = await self._redis.get(self._names.run) or b"forgotten"
-        return Runs(run, max(self._watermark, self._certain) if self._rewind is None else self._rewind.certain)
 
     async def _commit_next(self, position: EntryId, work: _Work | None) -> tuple[EntryId, _Work | None]:
         """Commit what follows an entry, as much as MongoDB manages in time.
