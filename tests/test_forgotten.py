@@ -350,7 +350,7 @@ async def test_a_backfill_after_a_restart_is_no_write(own_stack: Stack) -> None:
 
 
 async def test_what_was_heard_before_a_restart_is_no_write_since(tmp_path_factory: pytest.TempPathFactory) -> None:
-    stack = KindStack(tmp_path_factory.mktemp("heard"), "redis-8.2-function", WT_LEASE_TTL="20", WT_MONGO_TIMEOUT="10")
+    stack = KindStack(tmp_path_factory.mktemp("heard"), "redis-8.2-function", WT_LEASE_TTL="10", WT_MONGO_TIMEOUT="5")
     try:
         await stack.start()
         await put(stack, "a", 0)
@@ -364,7 +364,7 @@ async def test_what_was_heard_before_a_restart_is_no_write_since(tmp_path_factor
         await stack.worker.reaches_failpoint()
         lease: Any = await stack.redis_client.get(NAMES.lease)
         await lose_everything_since(stack, "snapshot")
-        await stack.redis_client.set(NAMES.lease, lease, px=20_000)
+        await stack.redis_client.set(NAMES.lease, lease, px=10_000)
         stack.worker.thaw()
 
         async def listening() -> bool:
