@@ -47,11 +47,10 @@ _FORGET = f"""{_NEWEST}
 redis.call('LTRIM', KEYS[2], 1 - ARGV[6], -1)
 local time, id = redis.call('TIME'), '*'
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local last, floor, reserved = (parts(newest)), (parts(ARGV[2])), (parts(ARGV[8]))
-if last > now or math.max(floor, reserved) >= now then
-    id = string.format('%.0f-0', math.max(last, floor, reserved) + ARGV[4] + tonumber(ARGV[7], 16) % ARGV[4])
-end
+local last, floor, reserved, run = (parts(newest)), (parts(ARGV[2])), (parts(ARGV[8])), tonumber(ARGV[7], 16)
+if reserved >= now then id = string.format('%.0f-0', reserved + 1 + run % 1000) end
 if last > now or floor >= now then
+    id = string.format('%.0f-0', math.max(last, floor, reserved) + ARGV[4] + run % ARGV[4])
     local present, oldest = string.format('%.0f-0', now), redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
     local since, first = newest, oldest and oldest[1] or present
     if below(since, ARGV[3]) then since = ARGV[3] end
