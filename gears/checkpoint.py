@@ -26,7 +26,7 @@ class Checkpoint:
         certain: everything up to this entry was committed before.
         beside: ids of the documents that are written, deleted or refused beside it; None when nobody knows. What is
             written or deleted is as new as `newest`.
-        reserved: no state that a committer of this line of history writes, now or later, is newer than this entry.
+        reserved: no state that a committer of an earlier epoch writes, now or later, is newer than this entry.
         epoch: how often Redis has forgotten something: committers of an earlier one may reserve no more.
         gaps: what was lost on the way, which Redis may forget; of one that is yet to be written, the new ones.
     """

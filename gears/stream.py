@@ -29,7 +29,7 @@ FILL = "fill"
 """The event of an entry that says: Redis was given what MongoDB holds, at the version in field `v`."""
 
 REWIND = "rewind"
-"""The event of an entry that tells of no key: it moves the stream on after Redis lost some of it."""
+"""The event of an entry that tells of no key: it moves the stream on after Redis lost some of it, or ends a rewind."""
 
 BACKFILL = "backfill"
 """The event of an entry that says: the audit found that MongoDB doesn't hold the key's present document."""
@@ -170,8 +170,8 @@ class Names:
         """String: pairs of entry ids, while a repair goes on: from the first to the second the stream was moved on,
         above what MongoDB turned out to hold, so that no write here ever got one in between."""
         self.forgotten = f"{self.stream}:forgotten"
-        """List: the latest restarts, `<entry id> <entry id>`: what MongoDB holds with a version above the first and up
-        to the second is of what Redis has forgotten, and arrived after Redis was given back the rest."""
+        """List: the latest restarts, `<entry id> <entry id> <server run>`: what MongoDB holds with a version above the
+        first and up to the second is of what Redis has forgotten, and arrived after Redis was given back the rest."""
         self.rewind = f"{self.stream}:rewind"
         """String: `restore`, set by hand, where a rewind is reported and waits for somebody to decide."""
         self.probe = f"{self.stream}:probe"

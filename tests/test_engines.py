@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import ResponseError
 
+from gears.checkpoint import Checkpoint
 from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
 from gears.engines.detect import detect
 from gears.errors import (
@@ -27,7 +28,7 @@ from gears.redis import connect, server_run
 from gears.stream import TICKET_TTL, EntryId, Names
 from tests.engines import ALL_KINDS, KindStack, leased, uncaptured
 from tests.stack import eventually
-from worker.room import mark_checked
+from worker.room import end_rewind, forget, mark_checked
 
 NAMES = Names("todos")
 LIMIT = 1000
@@ -54,7 +55,8 @@ async def engine(system: KindStack) -> AsyncIterator[Engine]:
     async with connect(system.redis_url, timeout=5) as redis:
         engine = await open_engine(redis, Mapping("todos", "test", "todos"))
         await engine.install()
-        await mark_checked(redis, NAMES, await server_run(redis))
+        async with leased(engine) as token:
+            await mark_checked(redis, NAMES, await server_run(redis), token)
         yield engine
 
 
@@ -87,7 +89,8 @@ async def test_the_server_is_found_to_have_this_engine(system: KindStack, engine
 
 async def test_what_redis_may_have_forgotten_equals_nothing(engine: Engine) -> None:
     await put(engine, "1", {})
-    await mark_checked(engine.redis, NAMES, b"another run")
+    async with leased(engine) as token:
+        await mark_checked(engine.redis, NAMES, b"another run", token)
     before = await entries(engine)
     with pytest.raises(Unchecked):
         await engine.put("1", b"{}", Equals(b"{}"), backlog_limit=LIMIT)
@@ -347,6 +350,13 @@ async def test_who_lost_the_lease_restores_nothing(engine: Engine) -> None:
         for document in (b'{"lost":1}', None):
             with pytest.raises(LeaseLost):
                 await engine.restore("1", document, since=since, token="ours")
+        with pytest.raises(LeaseLost):
+            await forget(engine.redis, NAMES, b"01234567", Checkpoint(since, since), after=since, token="ours")
+        with pytest.raises(LeaseLost):
+            await end_rewind(engine.redis, NAMES, "ours")
+        with pytest.raises(LeaseLost):
+            await mark_checked(engine.redis, NAMES, b"01234567", "ours")
+    assert len(await entries(engine)) == 1
     assert await get(engine, "1") == {"new": 1}
 
 

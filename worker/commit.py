@@ -173,9 +173,9 @@ class Committer:
             if not isinstance(decision, Refusal | Verify | None)
         }
         last = entries[-1].id
-        self._lease.check()
         newest = max(last, batch.newest)
         await self._reserve(newest)
+        self._lease.check()
         beside = self._ids(refusals, changes)
         runs = replace(self._runs)
         gaps = tuple(runs.follow(entries))
@@ -200,7 +200,7 @@ class Committer:
 
     async def _reserve(self, newest: EntryId) -> None:
         """Let whoever comes after Redis has forgotten something know what may arrive in MongoDB even then."""
-        if newest > self._reserved:
+        if newest.version > self._reserved.version:
             upto = EntryId(newest.ms + _RESERVE_MS, 0)
             await self._store.reserve(upto, self._epoch)
             self._reserved = upto

@@ -58,7 +58,7 @@ async def recover(
     """
     names = Names(engine.mapping.prefix)
     run = await server_run(redis)  # first: should Redis be restarted meanwhile, that is not this run
-    watermark, rewind = await find_rewind(redis, engine, store)
+    watermark, checkpoint, rewind = await find_rewind(redis, engine, store)
     if rewind is not None:
         if ask_first:
             await rewind.allowed(reporter.blocked)
@@ -66,22 +66,22 @@ async def recover(
         restored = await rewind.restore(lease)
         log.warning("gave Redis back what it had lost", mapping=engine.mapping.prefix, keys=restored)
     elif await has_forgotten(redis, names, run):
-        known = await store.begin_epoch()
-        await forget(redis, names, run, known, after=known.newest)
+        known = await store.begin_epoch()  # what has come to MongoDB since that checkpoint was read is forgotten, too
+        line = await forget(redis, names, run, known, after=checkpoint.newest, token=lease.token)
+        await store.reserve(EntryId.of_version(line).next, known.epoch)  # the next line is to be above this one
     checkpoint = await store.checkpoint() or Checkpoint(ZERO, ZERO)
-    await _share_gaps(redis, names, store, checkpoint, watermark)
-    await mark_checked(redis, names, run)
+    await _share_gaps(redis, names, store, checkpoint)
+    await mark_checked(redis, names, run, lease.token)
     committed_by: Any = await redis.get(names.run)
     certain = max(watermark, checkpoint.certain) if rewind is None else rewind.certain
     runs = Runs(committed_by or b"forgotten", certain)
     return Standing(watermark, runs, checkpoint.fence, checkpoint.reserved, checkpoint.epoch)
 
 
-async def _share_gaps(
-    redis: Redis, names: Names, store: RewindStore, checkpoint: Checkpoint, watermark: EntryId
-) -> None:
+async def _share_gaps(redis: Redis, names: Names, store: RewindStore, checkpoint: Checkpoint) -> None:
     """Let Redis and MongoDB each know of the gaps that the other knows of, and whoever waits for a commit."""
     await remember_gaps(redis, names, checkpoint.gaps)
     found = await gaps_of(redis, names)
-    await store.keep_gaps(gap for gap in found if gap not in checkpoint.gaps)
-    await redis.publish(names.channel, encode_commit(watermark, (), found))
+    if new := [gap for gap in found if gap not in checkpoint.gaps]:
+        await store.keep_gaps(new)
+    await redis.publish(names.channel, encode_commit(ZERO, (), found))

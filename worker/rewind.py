@@ -39,13 +39,13 @@ async def fell_back(redis: Redis, names: Names, checkpoint: Checkpoint | None) -
     return watermark, not waiting and watermark.version < checkpoint.newest.version
 
 
-async def find_rewind(redis: Redis, engine: Engine, store: RewindStore) -> tuple[EntryId, "Rewind | None"]:
-    """The watermark in Redis, and what is to be done when Redis fell back to it."""
+async def find_rewind(redis: Redis, engine: Engine, store: RewindStore) -> tuple[EntryId, Checkpoint, "Rewind | None"]:
+    """The watermark in Redis, how far MongoDB is, and what is to be done when Redis fell back."""
     checkpoint = await store.checkpoint()
     watermark, fell = await fell_back(redis, Names(engine.mapping.prefix), checkpoint)
     if checkpoint is None or not fell:
-        return watermark, None
-    return watermark, Rewind(redis, engine, store, watermark=watermark, checkpoint=checkpoint)
+        return watermark, checkpoint or Checkpoint(ZERO, ZERO), None
+    return watermark, checkpoint, Rewind(redis, engine, store, watermark=watermark, checkpoint=checkpoint)
 
 
 class Rewind:
@@ -118,7 +118,7 @@ class Rewind:
         self.certain = max(await self._store.settle(self.checkpoint), min(self._watermark, self.checkpoint.committed))
         self._run = await server_run(self._redis)
         known = await self._store.begin_epoch()
-        fence = await forget(self._redis, self._names, self._run, known, after=self._watermark)
+        fence = await forget(self._redis, self._names, self._run, known, after=self._watermark, token=lease.token)
         await self._store.keep_fence(fence)
         reached("stream moved on")
         await record_refusals(self._redis, self._names, await self._store.refused_above(self._watermark.version))
@@ -136,7 +136,7 @@ class Rewind:
             states = {found[id_field]: to_text(decode(found)) for found in documents}
             report.restored += await self._give_back(states, lease)
             reached("documents given back")
-        await end_rewind(self._redis, self._names)
+        await end_rewind(self._redis, self._names, lease.token)
         report.restored_at = datetime.now(UTC)
         await self._store.keep_rewind(report)
         return report.restored

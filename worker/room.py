@@ -3,9 +3,11 @@
 Each is one script, so that no write comes in between and nobody stops halfway.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from gears.checkpoint import Checkpoint
+from gears.errors import LeaseLost
 from gears.gaps import REMEMBERED_GAPS
 from gears.redis import Redis
 from gears.stream import REWIND, EntryId, Names
@@ -43,7 +45,12 @@ end
 """Were writes to come in between, what is noted as skipped would have been given to writes, whose documents would count
 as newer than anything that Redis holds, whatever it is given since."""
 
-_FORGET = f"""{_NEWEST}
+_LEASED = """
+if redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then return 'lease lost' end
+"""
+"""What a committer that was held up says of Redis is past."""
+
+_FORGET = f"""{_LEASED}{_NEWEST}
 redis.call('LTRIM', KEYS[2], 1 - ARGV[6], -1)
 local time, id = redis.call('TIME'), '*'
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -67,22 +74,22 @@ if seq < 2 then ms, seq = ms - 1, seq + 1048576 end
 redis.call('RPUSH', KEYS[2], string.format('%s %.0f-%.0f %s', ARGV[1], ms, seq - 2, ARGV[7]))
 return string.format('%.0f-%.0f', ms, seq - 1)
 """
-"""Redis numbers entries by its clock. Where they run ahead of it, this one leaps over those that may be lost, or were
-reserved, but not to where another run has leapt, which may be lost too; and if Redis was emptied meanwhile, so that it
-gave ids by the clock again, those since then that are not on the stream may be lost as well.
+"""Redis numbers entries by its clock. This one comes after what was reserved. Where ids run ahead of the clock, it
+leaps over those that may be lost, but not to where another run has leapt, which may be lost too; and if Redis was
+emptied meanwhile, so that it gave ids by the clock again, those since then that are not on the stream may be lost too.
 
 LTRIM takes no memory and comes first, so that Redis lets the rest through also when it is out of memory: nothing would
 be committed, and no memory freed.
 """
 
 
-_CHECKED = """
+_CHECKED = f"""{_LEASED}
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
 """
 """DEL comes first for the reason given above."""
 
-_END = f"""
+_END = f"""{_LEASED}
 redis.call('LTRIM', KEYS[2], 0, -1)
 redis.call('XADD', KEYS[1], '*', 'e', '{REWIND}')
 """
@@ -96,7 +103,14 @@ async def make_room(redis: Redis, names: Names, version: int) -> None:
     await redis.execute_command("EVAL", _MAKE_ROOM, len(keys), *keys, str(highest), str(highest.next))
 
 
-async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint, *, after: EntryId) -> int:
+async def _leased(redis: Redis, names: Names, script: str, *keys: str, args: Sequence[str | bytes | int]) -> Any:
+    done = await redis.execute_command("EVAL", script, len(keys) + 1, *keys, names.lease, *args)
+    if done == b"lease lost":
+        raise LeaseLost("another committer took over")
+    return done
+
+
+async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint, *, after: EntryId, token: str) -> int:
     """Draw a line under what Redis may have forgotten.
 
     Args:
@@ -105,25 +119,37 @@ async def forget(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint,
         run: the present run of the server.
         checkpoint: how far MongoDB is; what comes from now on has higher versions, also than what is reserved.
         after: what MongoDB holds with a version above this, and doesn't get from now on, Redis may have forgotten.
+        token: the lease's.
 
     Returns:
         A version above all that there are and below all that come, for documents that Redis is given back.
+
+    Raises:
+        LeaseLost: another committer is at work.
     """
     keys = (names.stream, names.forgotten, names.gaps)
     numbers = (_LEAP_MS, REMEMBERED_GAPS, _REMEMBERED)
     floor = max(checkpoint.newest, checkpoint.fence)
-    args = (str(after), str(floor), str(checkpoint.clock), *numbers, run, str(checkpoint.reserved))
-    return EntryId.parse(await redis.execute_command("EVAL", _FORGET, len(keys), *keys, *args)).version
+    args = (str(after), str(floor), str(checkpoint.clock), *numbers, run, str(checkpoint.reserved), token)
+    return EntryId.parse(await _leased(redis, names, _FORGET, *keys, args=args)).version
 
 
-async def end_rewind(redis: Redis, names: Names) -> None:
-    """Add an entry behind which Redis has all that it was given back: a state of Redis that has it has that, too."""
-    await redis.execute_command("EVAL", _END, 2, names.stream, names.forgotten)
+async def end_rewind(redis: Redis, names: Names, token: str) -> None:
+    """Add an entry behind which Redis has all that it was given back: a state of Redis that has it has that, too.
+
+    Raises:
+        LeaseLost: another committer is at work.
+    """
+    await _leased(redis, names, _END, names.stream, names.forgotten, args=(token,))
 
 
-async def mark_checked(redis: Redis, names: Names, run: bytes) -> None:
-    """Say that in this run of the server Redis has been given back what it had forgotten."""
-    await redis.execute_command("EVAL", _CHECKED, 1, names.checked, run)
+async def mark_checked(redis: Redis, names: Names, run: bytes, token: str) -> None:
+    """Say that in this run of the server Redis has been given back what it had forgotten.
+
+    Raises:
+        LeaseLost: another committer is at work.
+    """
+    await _leased(redis, names, _CHECKED, names.checked, args=(run, token))
 
 
 async def has_forgotten(redis: Redis, names: Names, run: bytes) -> bool:

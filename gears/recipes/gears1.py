@@ -21,8 +21,8 @@ How RedisGears 1.2 behaves, and why this is built around it:
   the recipe asks itself: `prevented`.
 
 A line `CONFIG = {...}` and `gears1_writes.py` stand before this text. CONFIG is either {version, queued}, or {name,
-version, prefix, stream, watermark, refused, checked, gone, ticket, ticket_ms, events, deletes, hold, hold_seconds};
-`queued` and `hold` are the commands whose clients are held.
+version, prefix, stream, watermark, refused, checked, lease, gone, ticket, ticket_ms, events, deletes, hold,
+hold_seconds}; `queued` and `hold` are the commands whose clients are held.
 """
 
 import ctypes
