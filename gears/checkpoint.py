@@ -59,7 +59,7 @@ class Checkpoint:
         )
 
     def update(self) -> dict[str, Any]:
-        """The update that brings MongoDB's to this one, the newer one stays; so do fence, reserve and epoch."""
+        """The update that brings MongoDB's to this one, unless that is newer; what others keep there stays."""
         committed, newest, clock = (Int64(i.version) for i in (self.committed, self.newest, self.clock))
         few = self.beside is not None and sum(map(len, self.beside)) <= _MOST_BESIDE
         new = {"$addToSet": {"gaps": {"$each": [str(gap) for gap in self.gaps]}}} if self.gaps else {}

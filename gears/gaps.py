@@ -52,7 +52,8 @@ class Runs:
             if self.run and not follows:
                 if entry.id <= self.last:
                     continue
-                gaps.append(Gap(self.last, entry.id))
+                if entry.id > self.last.next:
+                    gaps.append(Gap(self.last, entry.id))
             if entry.run or entry.event == REWIND:
                 self.run, self.last = entry.run or self.run, max(self.last, entry.id)
         return gaps

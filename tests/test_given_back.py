@@ -2,16 +2,24 @@
 
 import shutil
 
+import anyio
 import pytest
 from bson import Int64
 
 from gears.checkpoint import Checkpoint
 from gears.document import encode
+from gears.engines import open_engine
+from gears.errors import LeaseLost
 from gears.mongo import Store, Upsert, open_client
+from gears.redis import connect, own_wire, server_run
+from gears.rewind_store import RewindStore
 from gears.stream import ZERO, EntryId, Names
 from tests.engines import KindStack
 from tests.stack import Stack, eventually
 from tests.test_rewind import in_mongodb, in_redis, lose_everything_since, put, recovered, standing
+from worker.commit import Committer
+from worker.lease import Lease
+from worker.reporter import Reporter
 
 
 async def arrives_late(stack: Stack, document_id: str, n: int, version: int) -> None:
@@ -216,13 +224,71 @@ async def test_a_line_is_drawn_once_after_a_restart(own_stack: Stack) -> None:
     assert await own_stack.redis_client.llen(Names("notes").forgotten) == 1
 
 
+async def test_what_arrives_while_the_line_is_drawn_is_newer_than_what_redis_holds(own_stack: Stack) -> None:
+    await own_stack.start()
+    newest = EntryId.parse(await put(own_stack, "a", 0))
+    await own_stack.worker.stop()
+    await own_stack.redis.kill()
+    await own_stack.redis.start()
+    mapping, late = own_stack.settings.mappings[1], newest.next
+
+    class Slow(RewindStore):
+        async def begin_epoch(self) -> Checkpoint:
+            change = Upsert("a", late.version, encode(mapping, "a", {"n": 1}, late.version))
+            await self.commit([change], Checkpoint(late, late))  # of a committer that was held up
+            return await super().begin_epoch()
+
+    async def commit_what_waits() -> None:
+        reporter = Reporter(redis, mapping, "test", await server_run(redis))
+        async with own_wire(redis) as wire, anyio.create_task_group() as tasks:
+            store = Slow(client, mapping)
+            committer = Committer(redis, wire, store, engine, lease, reporter, batch_size=9, ask_first=False)
+            tasks.start_soon(committer.run)
+            await eventually(lambda: redis.exists(names.checked))
+            await own_stack.drained("notes")
+            tasks.cancel_scope.cancel()
+
+    client, names = open_client(own_stack.mongo_uri, timeout=5), Names("notes")
+    async with connect(own_stack.redis_url, timeout=5) as redis:
+        await redis.delete(names.checked)
+        engine, lease = await open_engine(redis, mapping), Lease(redis, names.lease, 5)
+        assert await lease.hold(commit_what_waits)
+    client.close()
+    await own_stack.worker.start()
+
+    async def given() -> bool:
+        return bool((await in_redis(own_stack))["a"]["n"] == 1)
+
+    await eventually(given)
+    assert (await in_mongodb(own_stack))["a"]["n"] == 1
+
+
+async def test_a_committer_of_before_reserves_nothing_once_redis_has_forgotten_something(own_stack: Stack) -> None:
+    await own_stack.start(own_stack.mongo)
+    client = open_client(own_stack.mongo_uri, timeout=5)
+    try:
+        store = RewindStore(client, own_stack.settings.mappings[1])
+        await store.reserve(EntryId(5, 0), 0)
+        for epoch in (1, 2):
+            known = await store.begin_epoch()
+            assert (known.reserved, known.epoch) == (EntryId(4 + epoch, 0), epoch)
+            for earlier in range(epoch):
+                with pytest.raises(LeaseLost):
+                    await store.reserve(EntryId(99, 0), earlier)
+            await store.reserve(EntryId(5 + epoch, 0), epoch)
+    finally:
+        client.close()
+
+
 @pytest.mark.parametrize("stopped", ["states read", "tombstones written"])
+@pytest.mark.parametrize("before", ["something", "nothing"])
 async def test_what_was_under_way_is_older_than_what_comes_though_its_ids_were_further_ahead(
-    stopped: str, own_stack: Stack
+    before: str, stopped: str, own_stack: Stack
 ) -> None:
     """Of all that Redis forgot nothing was committed, so that nobody saw how far its ids were."""
     await own_stack.start()
-    await put(own_stack, "a", 0)
+    if before == "something":
+        await put(own_stack, "a", 0)
     await own_stack.worker.stop()
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
     answer = await own_stack.client.put("/notes/a", json={"n": 1}, headers={"Prefer": "respond-async"})

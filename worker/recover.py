@@ -65,7 +65,7 @@ async def recover(
         reporter.restoring(f"Redis forgot what was committed after {watermark}")
         restored = await rewind.restore(lease)
         log.warning("gave Redis back what it had lost", mapping=engine.mapping.prefix, keys=restored)
-    elif await has_forgotten(redis, names, run):
+    elif await has_forgotten(redis, names, run, checkpoint):
         known = await store.begin_epoch()  # what has come to MongoDB since that checkpoint was read is forgotten, too
         line = await forget(redis, names, run, known, after=checkpoint.newest, token=lease.token)
         await store.reserve(EntryId.of_version(line).next, known.epoch)  # the next line is to be above this one

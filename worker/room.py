@@ -10,7 +10,7 @@ from gears.checkpoint import Checkpoint
 from gears.errors import LeaseLost
 from gears.gaps import REMEMBERED_GAPS
 from gears.redis import Redis
-from gears.stream import REWIND, EntryId, Names
+from gears.stream import REWIND, ZERO, EntryId, Names
 
 _LEAP_MS = 60_000
 
@@ -152,9 +152,9 @@ async def mark_checked(redis: Redis, names: Names, run: bytes, token: str) -> No
     await _leased(redis, names, _CHECKED, names.checked, args=(run, token))
 
 
-async def has_forgotten(redis: Redis, names: Names, run: bytes) -> bool:
-    """Whether the server was restarted since the last commit, and no line has been drawn since."""
+async def has_forgotten(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint) -> bool:
+    """Whether Redis was restarted since the last commit, or emptied since the first one began, and no line drawn."""
     committed: Any = await redis.get(names.run)
     lines: Any = await redis.lrange(names.forgotten, -1, -1)
     known = {line.split()[-1] for line in lines} | ({committed} if committed else set())
-    return bool(known) and run not in known
+    return run not in known and (bool(known) or checkpoint.reserved > ZERO)
