@@ -64,8 +64,7 @@ class Function(CallEngine):
 
     async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str, run: bytes) -> None:
         args = [part for event in events for part in event]
-        function, lease = f"{self.library}_observe", self.names.lease
-        done = await self.redis.execute_command("FCALL", function, 1, lease, token, run, *args)
+        done = await self.redis.execute_command("FCALL", f"{self.library}_observe", 0, token, run, *args)
         if done == b"lease lost":
             raise LeaseLost("another committer took over")
         if done == b"rewound":

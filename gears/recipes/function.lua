@@ -28,7 +28,8 @@ local function leap(id, ...)
     local ms = tonumber(string.match(id, '^%d+'))
     if ms < (tonumber(redis.call('TIME')[1]) + 1) * 1000 then return id end
     redis.call('XDEL', config.stream, id)
-    return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS + tonumber(server_run(), 16) % LEAP_MS), ...)
+    local more = tonumber(server_run(), 16) % LEAP_MS
+    return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS + more), ...)
 end
 
 local function gone(key)
@@ -159,8 +160,8 @@ end
 -- after a delete that came later has none to add: the delete's entry tells of the key's state. A delete that is learned
 -- of after a later write is no reason to delete, should the key expire before that is committed. Only the committer may
 -- do this, since what anybody else tells may be long past.
-local function observe(lease, token, run, ...)
-    if redis.call('GET', lease) ~= token then return 'lease lost' end
+local function observe(token, run, ...)
+    if redis.call('GET', config.lease) ~= token then return 'lease lost' end
     if run ~= server_run() then return 'rewound' end
     local events = {...}
     for i = 1, #events, 2 do
