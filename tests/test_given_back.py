@@ -293,7 +293,7 @@ async def test_what_was_under_way_is_older_than_what_comes_though_its_ids_were_f
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
     answer = await own_stack.client.put("/notes/a", json={"n": 1}, headers={"Prefer": "respond-async"})
     assert EntryId.parse(answer.headers["Sync-Token"]).ms >= 2**42
-    await own_stack.worker.start(wait=False, FAILPOINTS=f"freeze {stopped}")
+    await own_stack.worker.start(wait=False, FAILPOINTS=f"freeze {stopped}", WT_LEASE_TTL="30")
     await own_stack.worker.reaches_failpoint()
     await lose_everything_since(own_stack, None)
     another = own_stack.another_worker("another")

@@ -15,7 +15,7 @@ from gears.watermark import encode_commit
 from worker.lease import Lease
 from worker.reporter import Reporter
 from worker.rewind import find_rewind
-from worker.room import forget, has_forgotten, mark_checked
+from worker.room import forget, mark_checked, may_have_forgotten
 
 log = structlog.get_logger()
 
@@ -65,10 +65,12 @@ async def recover(
         reporter.restoring(f"Redis forgot what was committed after {watermark}")
         restored = await rewind.restore(lease)
         log.warning("gave Redis back what it had lost", mapping=engine.mapping.prefix, keys=restored)
-    elif await has_forgotten(redis, names, run, checkpoint):
-        known = await store.begin_epoch()  # what has come to MongoDB since that checkpoint was read is forgotten, too
-        line = await forget(redis, names, run, known, after=checkpoint.newest, token=lease.token)
-        await store.reserve(EntryId.of_version(line).next, known.epoch)  # the next line is to be above this one
+    elif await may_have_forgotten(redis, names, run):
+        known = await store.begin_epoch()
+        if max(known.newest, known.reserved) > ZERO:
+            # What has come to MongoDB since the checkpoint was read first is forgotten, too.
+            line = await forget(redis, names, run, known, after=checkpoint.newest, token=lease.token)
+            await store.reserve(EntryId.of_version(line).next, known.epoch)  # the next line is to be above this one
     checkpoint = await store.checkpoint() or Checkpoint(ZERO, ZERO)
     await _share_gaps(redis, names, store, checkpoint)
     await mark_checked(redis, names, run, lease.token)

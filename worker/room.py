@@ -10,7 +10,7 @@ from gears.checkpoint import Checkpoint
 from gears.errors import LeaseLost
 from gears.gaps import REMEMBERED_GAPS
 from gears.redis import Redis
-from gears.stream import REWIND, ZERO, EntryId, Names
+from gears.stream import REWIND, EntryId, Names
 
 _LEAP_MS = 60_000
 
@@ -152,9 +152,8 @@ async def mark_checked(redis: Redis, names: Names, run: bytes, token: str) -> No
     await _leased(redis, names, _CHECKED, names.checked, args=(run, token))
 
 
-async def has_forgotten(redis: Redis, names: Names, run: bytes, checkpoint: Checkpoint) -> bool:
-    """Whether Redis was restarted since the last commit, or emptied since the first one began, and no line drawn."""
+async def may_have_forgotten(redis: Redis, names: Names, run: bytes) -> bool:
+    """Whether nothing was committed in this run of the server, and no line drawn."""
     committed: Any = await redis.get(names.run)
     lines: Any = await redis.lrange(names.forgotten, -1, -1)
-    known = {line.split()[-1] for line in lines} | ({committed} if committed else set())
-    return run not in known and (bool(known) or checkpoint.reserved > ZERO)
+    return run not in {committed, *(line.split()[-1] for line in lines)}
