@@ -10,7 +10,8 @@ from pymongo.errors import OperationFailure
 
 from gears.audit_report import AuditReport
 from gears.dead_letters import MAX_BYTES, letter_key
-from gears.mongo import Document, Store, within
+from gears.documents.stored import Stored
+from gears.mongo import RAW, Document, Store, within
 
 KEPT_AUDITS = 100
 """How many reports of audits are kept for each mapping."""
@@ -33,10 +34,10 @@ class AuditStore(Store):
         """About how many documents are stored."""
         return await self._documents.estimated_document_count()
 
-    async def scan(self) -> AsyncIterator[list[Document]]:
-        """All stored documents with string ids, `_id` and `_sync` included, by id, many at a time."""
-        id_field = self.mapping.id_field
-        above: Document = {"$gte": ""}
+    async def scan(self) -> AsyncIterator[list[Stored]]:
+        """All stored documents with ids of the mapping's type, by id, many at a time."""
+        id_field, id_type = self.mapping.id_field, self.mapping.id_type
+        above: Document = {"$gte": id_type.lowest}
         while True:
             cursor = self._documents.find_raw_batches({id_field: above}).sort(id_field, 1).batch_size(_SCAN_BATCH)
             try:
@@ -45,10 +46,9 @@ class AuditStore(Store):
                         batch: Any = await anext(cursor, None)
                     if batch is None:
                         return
-                    decoded = bson.decode_all(batch, self._documents.codec_options)
-                    found = [document for document in decoded if isinstance(document[id_field], str)]
+                    found = list(self._read(bson.decode_iter(batch, RAW)))
                     if found:
-                        above = {"$gt": found[-1][id_field]}
+                        above = {"$gt": id_type.parse(found[-1].id)}
                         yield found
             except OperationFailure as error:
                 if error.code != _CURSOR_NOT_FOUND:  # it was idle for too long: go on with another
@@ -56,25 +56,25 @@ class AuditStore(Store):
             finally:
                 await cursor.close()
 
-    async def find_many(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Those of these documents that are stored, `_id` and `_sync` included."""
-        id_field = self.mapping.id_field
+    async def find_many(self, ids: Iterable[str]) -> dict[str, Stored]:
+        """Those of these documents that are stored."""
         return {
-            found[id_field]: found
+            stored.id: stored
             for some in _batched(ids, _LOOK_UP)
-            for found in await self._documents.find({id_field: {"$in": some}}).to_list(None)
-            if isinstance(found[id_field], str)
+            for stored in self._read(await self._documents.find(self._any_of(some)).to_list(None))
         }
 
     async def stored(self, ids: Iterable[str]) -> set[str]:
         """Those of these ids that are stored."""
-        id_field = self.mapping.id_field
+        only_ids = {self.mapping.id_field: 1, "_id": self.mapping.id_field == "_id"}
         return {
-            found[id_field]
+            stored.id
             for some in _batched(ids, _LOOK_UP)
-            for found in await self._documents.find({id_field: {"$in": some}}, {id_field: 1, "_id": 0}).to_list(None)
-            if isinstance(found[id_field], str)
+            for stored in self._read(await self._documents.find(self._any_of(some), only_ids).to_list(None))
         }
+
+    def _any_of(self, ids: Iterable[str]) -> Document:
+        return {self.mapping.id_field: {"$in": self._values(ids)}}
 
     async def tombstones(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions at which those of these ids that were ever deleted were deleted last."""

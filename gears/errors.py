@@ -49,6 +49,10 @@ class Refused(ValueError):
         self.reason = reason
 
 
+class NotAnId(Refused):
+    """No document of the mapping has an id such as this, nor ever will."""
+
+
 class MalformedJson(Refused):
     """The text is no JSON at all."""
 

@@ -4,14 +4,17 @@ import re
 from dataclasses import dataclass
 from itertools import permutations
 
+from gears.documents.ids import ID_TYPES, IdType
 from gears.errors import ConfigError, Refused
-
-ID_MAX_BYTES = 1024
 
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 """Nothing that means more than itself in the patterns of Redis's SCAN, PSUBSCRIBE and ACL rules."""
 
-_SYNTAX = re.compile(r"(?P<prefix>[^=]+)=(?P<db>[^.:]+)\.(?P<collection>[^:]+):(?P<id>[^:]+)(?::(?P<model>[\w.]+))?")
+_SYNTAX = re.compile(
+    r"(?P<prefix>[^=]+)=(?P<db>[^.:]+)\.(?P<collection>[^:]+):(?P<id>[^:/]+)"
+    r"(?:/(?P<type>[^:]*))?(?::(?P<model>[\w.]+))?"
+)
+_RESERVED = frozenset({"_id", "_sync"})
 _OWN_PATHS = frozenset({"healthz", "readyz", "metrics", "sync", "openapi.json", "docs"})
 
 
@@ -23,7 +26,8 @@ class Mapping:
         prefix: key prefix in Redis and resource name in the API, without the colon.
         database: MongoDB database.
         collection: MongoDB collection.
-        id_field: the document's field that holds the id, under a unique index.
+        id_field: the document's field that holds the id, under a unique index; it may be `_id`.
+        id_type_name: the type of the ids: `str`, `int`, `oid` or `uuid`.
         model: import path of a pydantic model that documents must satisfy; None for any JSON object.
         hold: how long, in seconds, a plain client's reply is kept until its write is committed, where the engine can
             do that; 0 for not at all.
@@ -35,23 +39,34 @@ class Mapping:
     id_field: str = "id"
     model: str | None = None
     hold: float = 0.0
+    id_type_name: str = "str"
+
+    @property
+    def id_type(self) -> IdType:
+        """The type of the ids."""
+        return ID_TYPES[self.id_type_name]
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Names that no field of a document may have."""
+        return _RESERVED - {self.id_field}
 
     def key(self, document_id: str) -> str:
         """The Redis key of the document with this id."""
         return f"{self.prefix}:{document_id}"
 
     def id_of(self, key: bytes) -> str:
-        """The id of a Redis key: all that follows `prefix:`, as a string.
+        """The id of a Redis key, as text: all that follows `prefix:`.
 
         Raises:
-            Refused: the key is no UTF-8, its id is empty, longer than `ID_MAX_BYTES` or holds a NUL.
+            Refused: the key is no UTF-8, or no document of this mapping can have this id.
         """
         raw = key[len(self.prefix) + 1 :]
         try:
             document_id = raw.decode()
         except UnicodeDecodeError:
             raise Refused(f"the key {key[:200]!r} is not UTF-8, so its id can't be a string in MongoDB") from None
-        check_id(document_id)
+        self.id_type.parse(document_id)
         return document_id
 
     @property
@@ -60,18 +75,8 @@ class Mapping:
         return f"{self.database}.{self.collection}"
 
 
-def check_id(document_id: str) -> None:
-    """Raise `Refused` if this can't be a document's id."""
-    if not document_id:
-        raise Refused("the id is empty; give it at least one character")
-    if len(document_id.encode()) > ID_MAX_BYTES:
-        raise Refused(f"the id is longer than {ID_MAX_BYTES} bytes; use a shorter one")
-    if "\0" in document_id:
-        raise Refused("the id contains a NUL character; remove it")
-
-
 def parse_mappings(text: str) -> tuple[Mapping, ...]:
-    """Parse `MAPPINGS`: `prefix=database.collection:id_field[:package.module.Model]`, comma separated.
+    """Parse `MAPPINGS`: `prefix=database.collection:id_field[/str|int|oid|uuid][:package.Model]`, comma separated.
 
     Raises:
         ConfigError: a part can't be parsed, a name is reserved, or two mappings overlap.
@@ -90,14 +95,21 @@ def parse_mappings(text: str) -> tuple[Mapping, ...]:
 def _parse_mapping(text: str) -> Mapping:
     match = _SYNTAX.fullmatch(text)
     if match is None:
-        raise ConfigError(f"MAPPINGS: {text!r} is not of the form prefix=database.collection:id_field[:package.Model]")
+        raise ConfigError(
+            f"MAPPINGS: {text!r} is not of the form prefix=database.collection:id_field[/type][:package.Model]"
+        )
     prefix, id_field = match["prefix"].strip(), match["id"].strip()
+    id_type = "str" if match["type"] is None else match["type"].strip()
+    if id_type not in ID_TYPES:
+        raise ConfigError(f"MAPPINGS: {id_type!r} is no type of ids for {prefix!r}; use one of {', '.join(ID_TYPES)}")
     if not _PREFIX.fullmatch(prefix) or prefix.endswith(":"):
         raise ConfigError(f"MAPPINGS: the prefix {prefix!r} may hold letters, digits and _ . : - only")
     if prefix in _OWN_PATHS or prefix.split(":")[0] == "sync":
         raise ConfigError(f"MAPPINGS: the prefix {prefix!r} is used by the service itself; choose another")
-    if id_field in ("_id", "_sync") or id_field.startswith("$") or "." in id_field:
+    if id_field == "_sync" or id_field.startswith("$") or "." in id_field:
         raise ConfigError(f"MAPPINGS: {id_field!r} can't be the id field of {prefix!r}; use a plain name such as id")
     if match["collection"].startswith(("sync_", "system.")):
         raise ConfigError(f"MAPPINGS: the collection {match['collection']!r} is reserved; choose another")
-    return Mapping(prefix, match["db"].strip(), match["collection"].strip(), id_field, match["model"])
+    return Mapping(
+        prefix, match["db"].strip(), match["collection"].strip(), id_field, match["model"], id_type_name=id_type
+    )

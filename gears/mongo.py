@@ -4,7 +4,7 @@ Beside a mapping's own collection, its database holds five of ours: `sync_tombst
 `sync_dead_letters`, `sync_audits` and `sync_rewinds`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from pymongo.write_concern import WriteConcern
 from gears.audit_report import AuditReport
 from gears.checkpoint import Checkpoint
 from gears.dead_letters import DeadLetter, keep, letter_key
-from gears.document import version_of
+from gears.documents.stored import Stored, read_stored
 from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
 from gears.mapping import Mapping
@@ -47,7 +47,8 @@ TOMBSTONE_DAYS = 30
 PAGE_BYTES = 16 * 1024 * 1024
 """How many bytes of documents, the last one not counted, are on a page at the most."""
 
-_RAW = CodecOptions(document_class=RawBSONDocument)
+RAW = CodecOptions(document_class=RawBSONDocument)
+"""Documents as bytes: what JSON and `bson` make of them is for `gears.documents` to say."""
 
 _TRANSIENT = frozenset(
     # https://github.com/mongodb/specifications/blob/master/source/retryable-writes/retryable-writes.md, and what an
@@ -61,11 +62,19 @@ _TRANSIENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Upsert:
-    """Bring a document to this state, unless MongoDB holds a newer one."""
+    """Bring a document to this state, unless MongoDB holds a newer one.
+
+    Args:
+        document_id: its id, as text.
+        version: the state's version.
+        document: what MongoDB is to hold, as BSON.
+        has_its_id: whether Redis holds the id in the document, as it should.
+    """
 
     document_id: str
     version: int
-    document: RawBSONDocument
+    document: bytes
+    has_its_id: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,6 @@ def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
             serverSelectionTimeoutMS=int(min(timeout, 3.0) * 1000),
             connectTimeoutMS=int(min(timeout, 3.0) * 1000),
             appname="writethrough",
-            uuidRepresentation="standard",
             tz_aware=True,
             datetime_conversion="DATETIME_AUTO",
             unicode_decode_error_handler="replace",
@@ -123,7 +131,7 @@ class Store:
             read_concern=ReadConcern("majority"),
             read_preference=ReadPreference.PRIMARY,
         )
-        self._documents: AsyncIOMotorCollection[Document] = database[mapping.collection]
+        self._documents: AsyncIOMotorCollection[Any] = database[mapping.collection].with_options(RAW)
         self._tombstones: AsyncIOMotorCollection[Document] = database["sync_tombstones"]
         self._checkpoints: AsyncIOMotorCollection[Document] = database["sync_checkpoints"]
         self._dead_letters: AsyncIOMotorCollection[Document] = database["sync_dead_letters"]
@@ -140,32 +148,32 @@ class Store:
         """Ensure the unique index on the id; see `gears.unique.ensure_unique`."""
         await ensure_unique(self._documents, self.mapping)
 
-    async def find(self, document_id: str) -> Document | None:
-        """The stored document with this id, `_id` and `_sync` included; None also if it was deleted since."""
-        found: Document | None = await self._documents.find_one(self._with_id(document_id))
-        return found if found is not None and await self._alive([found]) else None
+    async def find(self, document_id: str) -> Stored | None:
+        """The stored document with this id; None also if it was deleted since."""
+        found = await self._documents.find_one(self._with_id(document_id))
+        return next(iter(await self._alive(self._read([found] if found else []))), None)
 
     async def exists(self, document_id: str) -> bool:
         """Whether a document with this id is stored."""
         return await self._documents.find_one(self._with_id(document_id), {"_id": 1}) is not None
 
-    async def page(self, *, limit: int, after: str | None) -> tuple[list[Document], bool]:
-        """Stored documents with string ids above `after`, in the order of their ids, and whether there are more.
+    async def page(self, *, limit: int, after: str | None) -> tuple[list[Stored], bool]:
+        """Stored documents with ids of the mapping's type above `after`, by id, and whether there are more.
 
         Up to `limit`, and no more once they take `PAGE_BYTES`.
         """
-        id_field = self.mapping.id_field
-        above: Document = {"$type": "string"} if after is None else {"$gt": after, "$type": "string"}
-        found: list[Document] = []
+        id_field, id_type = self.mapping.id_field, self.mapping.id_type
+        above = {"$gte": id_type.lowest} if after is None else {"$gt": id_type.bound(after)}
+        found: list[Stored] = []
         size = 0
         cursor = self._documents.find_raw_batches({id_field: above}).sort(id_field, 1).limit(limit + 1)
         try:
             async for batch in cursor:
-                for raw in bson.decode_iter(batch, _RAW):
+                for stored in self._read(bson.decode_iter(batch, RAW)):
                     if len(found) == limit or size >= PAGE_BYTES:
                         return found, True
-                    found.append(bson.decode(raw.raw, self._documents.codec_options))
-                    size += len(raw.raw)
+                    found.append(stored)
+                    size += len(stored.raw)
         finally:
             await cursor.close()
         return found, False
@@ -225,8 +233,8 @@ class Store:
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions of those of these documents that are stored."""
         id_field = self.mapping.id_field
-        cursor = self._documents.find({id_field: {"$in": list(ids)}}, {id_field: 1, "_sync": 1})
-        return {found[id_field]: version_of(found) async for found in cursor if isinstance(found[id_field], str)}
+        cursor = self._documents.find({id_field: {"$in": self._values(ids)}}, {id_field: 1, "_sync": 1})
+        return {stored.id: stored.version for stored in self._read(await cursor.to_list(None))}
 
     async def deleted(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions at which those of these documents that were ever deleted were deleted last."""
@@ -234,11 +242,18 @@ class Store:
         cursor = self._tombstones.find({"_id": {"$in": list(keys)}}, {"v": 1})
         return {keys[found["_id"]]: int(found["v"]) async for found in cursor}
 
-    async def _alive(self, documents: list[Document]) -> list[Document]:
+    async def _alive(self, documents: Iterable[Stored]) -> list[Stored]:
         """Those of these documents that were not deleted since: a late committer's, which will be deleted again."""
-        id_field = self.mapping.id_field
-        deleted = await self.deleted(found[id_field] for found in documents if version_of(found))
-        return [found for found in documents if deleted.get(found[id_field], -1) < version_of(found)]
+        documents = list(documents)
+        deleted = await self.deleted(stored.id for stored in documents if stored.version)
+        return [stored for stored in documents if deleted.get(stored.id, -1) < stored.version]
+
+    def _read(self, found: Iterable[RawBSONDocument]) -> Iterator[Stored]:
+        """What was found, as far as its ids are of the mapping's type."""
+        return (stored for raw in found if (stored := read_stored(self.mapping, bytes(raw.raw))) is not None)
+
+    def _values(self, ids: Iterable[str]) -> list[Any]:
+        return [self.mapping.id_type.parse(document_id) for document_id in ids]
 
     async def fence_off(self, versions: Dict[str, int], held: Dict[str, int]) -> None:
         """Have nothing that is older than these versions replace what is held of documents, or that nothing is.
@@ -346,8 +361,9 @@ class Store:
     async def _why_taken(self, document_id: str, error: BulkWriteError) -> str:
         """Why no document can have this id; raises the error when it was another document with the same id."""
         id_field = self.mapping.id_field
-        found = await self._documents.find_one({id_field: document_id})
-        if found is None or isinstance(found[id_field], str):
+        array = {"$all": self._values([document_id]), "$type": "array"}
+        found = await self._documents.find_one({id_field: array}, {"_id": 1})
+        if found is None:
             raise error
         return (
             f"in {self.mapping.namespace}, the {id_field!r} of the document with _id {found['_id']!r} is an array that "
@@ -368,13 +384,15 @@ class Store:
         }
 
     def _with_id(self, document_id: str) -> Document:
-        id_field = self.mapping.id_field
-        return {id_field: document_id, f"{id_field}.0": {"$exists": False}}  # nor an array that holds it
+        id_field, value = self.mapping.id_field, self.mapping.id_type.parse(document_id)
+        if id_field == "_id":
+            return {"_id": value}
+        return {id_field: value, f"{id_field}.0": {"$exists": False}}  # nor an array that holds it
 
     def _operation(self, change: Change) -> Any:
         if isinstance(change, Remove):
             return DeleteOne(self._older(change))
-        return ReplaceOne(self._older(change), change.document, upsert=True)
+        return ReplaceOne(self._older(change), RawBSONDocument(change.document), upsert=True)
 
     def _tombstone(self, change: Remove, now: datetime) -> Any:
         update = {"$max": {"v": Int64(change.version)}, "$set": {"mapping": self.mapping.prefix, "at": now}}

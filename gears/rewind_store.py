@@ -9,7 +9,7 @@ from pymongo.errors import DuplicateKeyError
 
 from gears.checkpoint import Checkpoint
 from gears.dead_letters import letter_key
-from gears.document import version_of
+from gears.documents.stored import Stored
 from gears.errors import LeaseLost
 from gears.gaps import REMEMBERED_GAPS, Gap
 from gears.mongo import Document, Store
@@ -96,8 +96,8 @@ class RewindStore(Store):
 
     async def documents_above(
         self, version: int, *, fence: int, waiting: Dict[str, int]
-    ) -> AsyncIterator[list[Document]]:
-        """Stored documents with a higher version than this, `_id` and `_sync` included, some at a time.
+    ) -> AsyncIterator[list[Stored]]:
+        """Stored documents with a higher version than this, some at a time.
 
         Their versions are raised to the fence before they are read: what was under way to MongoDB when Redis forgot it
         doesn't replace them any more. Not those that are older than an entry that waits on the stream.
@@ -106,14 +106,13 @@ class RewindStore(Store):
         cursor = self._documents.find(self._above(version), {id_field: 1, "_sync": 1})
         while found := await cursor.to_list(_BATCH):
             # What was deleted since stays older than its delete.
-            ours = [document for document in found if isinstance(document.get(id_field), str)]
-            alive = await self._alive([one for one in ours if version_of(one) >= waiting.get(one[id_field], 0)])
-            these = {id_field: {"$in": [document[id_field] for document in alive], "$not": {"$type": "array"}}}
+            alive = await self._alive(one for one in self._read(found) if one.version >= waiting.get(one.id, 0))
+            ids = [one.id for one in alive]
             older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
             raised = {"$set": {"_sync.v": Int64(fence)}}
-            operations = [UpdateOne(self._with_id(document[id_field]) | older, raised) for document in alive]
-            await self._raise_versions(operations)
-            yield await self._alive(await self._documents.find(these).to_list(None))
+            await self._raise_versions([UpdateOne(self._with_id(i) | older, raised) for i in ids])
+            these = {id_field: {"$in": self._values(ids), "$not": {"$type": "array"}}}
+            yield await self._alive(self._read(await self._documents.find(these).to_list(None)))
 
     async def deleted_above(self, version: int, *, fence: int, waiting: Dict[str, int]) -> AsyncIterator[list[str]]:
         """Ids deleted at a higher version than this and not stored again since, some at a time.

@@ -7,7 +7,7 @@ from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from gears.document import version_of
+from gears.documents.stored import version_in
 from gears.errors import DuplicateIds
 from gears.mapping import Mapping
 
@@ -31,7 +31,7 @@ async def ensure_unique(documents: _Documents, mapping: Mapping) -> None:
         DuplicateIds: documents that others stored share an id, so that the index can't be built.
         MongoError: anything else.
     """
-    while True:
+    while mapping.id_field != "_id":  # which is unique in any case
         try:
             await documents.create_index(mapping.id_field, unique=True)
         except (DuplicateKeyError, OperationFailure) as error:
@@ -52,14 +52,18 @@ async def _delete_older_states(documents: _Documents, mapping: Mapping) -> bool:
     ]
     groups = await documents.aggregate(pipeline, allowDiskUse=True).to_list(_AT_ONCE)
     older = [
-        DeleteOne({"_id": state["_id"], "_sync.v": Int64(version_of(state))})
+        DeleteOne({"_id": state["_id"], "_sync.v": Int64(_version_of(state))})
         for group in groups
-        if all(map(version_of, group["states"]))
-        for state in sorted(group["states"], key=version_of)[:-1]
+        if all(map(_version_of, group["states"]))
+        for state in sorted(group["states"], key=_version_of)[:-1]
     ]
     if older:
         await documents.bulk_write(older, ordered=False)
     return bool(older)
+
+
+def _version_of(state: dict[str, Any]) -> int:
+    return version_in(state.get("_sync"))
 
 
 async def _describe(documents: _Documents, mapping: Mapping) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_json
-from uuid_utils import uuid7
 
-from gears.document import JsonObject, check_object, parse_object
+from gears.documents.check import JsonObject, check_object, may_hold_specials, parse_json, parse_object
+from gears.documents.json_bson import same
+from gears.documents.stored import LARGE, measured, with_id
 from gears.errors import Refused
-from gears.mapping import Mapping, check_id
+from gears.mapping import Mapping
 from service.merge_patch import merge
-from service.models import Model
+from service.models import Model, unwrapped
 from service.problems import INVALID_DOCUMENT, Problem
 
 
@@ -26,9 +27,9 @@ def new_text(mapping: Mapping, model: Model | None, body: bytes) -> tuple[str, b
     Raises:
         Refused, Problem: it can't be accepted.
     """
-    document = parse_object(body)
+    document = _parsed(mapping, body)
     made = mapping.id_field not in document
-    document_id = str(uuid7()) if made else _own_id(mapping, document)
+    document_id = mapping.id_type.new() if made else _own_id(mapping, document)
     return document_id, made, _checked(model, _with_id(mapping, document_id, body, document))
 
 
@@ -38,7 +39,7 @@ def replacement_text(mapping: Mapping, model: Model | None, body: bytes, documen
     Raises:
         Refused, Problem: it can't be accepted.
     """
-    document = parse_object(body)
+    document = _parsed(mapping, body)
     _check_same_id(mapping, document_id, document)
     return _checked(model, _with_id(mapping, document_id, body, document))
 
@@ -49,28 +50,43 @@ def patched_text(mapping: Mapping, model: Model | None, current: bytes, patch: A
     Raises:
         Refused, Problem: the result can't be accepted.
     """
-    document = merge(parse_object(current), patch)
+    document = merge(parse_object(current, mapping.reserved), patch)
     if not isinstance(document, dict):
         raise Refused("the patch would replace the document by something that is no JSON object")
     if isinstance(patch, dict) and mapping.id_field in patch:
         _check_same_id(mapping, document_id, patch)
-    check_object(document)
-    return _checked(model, _with_id(mapping, document_id, to_json(document), document))
+    check_object(document, mapping.reserved)
+    text = to_json(with_id(mapping, document_id, document))
+    if len(text) >= LARGE:
+        measured(mapping, text)
+    return _checked(model, text)
+
+
+def _parsed(mapping: Mapping, body: bytes) -> JsonObject:
+    """The document; of a large one only its names and its id, since a tree of it may take fifty times its size."""
+    return parse_object(body, mapping.reserved) if len(body) < LARGE else measured(mapping, body)
 
 
 def _own_id(mapping: Mapping, document: JsonObject) -> str:
-    document_id = document[mapping.id_field]
-    if not isinstance(document_id, str):
-        raise Refused(f"the id in the field {mapping.id_field!r} must be a string")
-    check_id(document_id)
+    found = document[mapping.id_field]
+    document_id = mapping.id_type.text_in(found)
+    if document_id is None:
+        example = mapping.id_type.json_text(mapping.id_type.example).decode()
+        raise Refused(f"the field {mapping.id_field!r} holds {_shown(found)}, which is no id here; one is {example}")
     return document_id
 
 
 def _check_same_id(mapping: Mapping, document_id: str, document: JsonObject) -> None:
-    if mapping.id_field in document and document[mapping.id_field] != document_id:
+    expected = mapping.id_type.json(document_id)
+    if mapping.id_field in document and not same(document[mapping.id_field], expected):
         raise Refused(
-            f"the field {mapping.id_field!r} differs from the id in the path; leave it out or make them equal"
+            f"the field {mapping.id_field!r} holds {_shown(document[mapping.id_field])}, but the path says "
+            f"{_shown(expected)}; leave the field out or make them equal"
         )
+
+
+def _shown(value: Any) -> str:
+    return to_json(value).decode()[:100]
 
 
 def _with_id(mapping: Mapping, document_id: str, text: bytes, document: JsonObject) -> bytes:
@@ -78,18 +94,28 @@ def _with_id(mapping: Mapping, document_id: str, text: bytes, document: JsonObje
     if mapping.id_field in document:
         return text
     separator = b"," if document else b""
-    return b"{" + to_json(mapping.id_field) + b":" + to_json(document_id) + separator + text.lstrip()[1:]
+    own = to_json(mapping.id_field) + b":" + mapping.id_type.json_text(document_id)
+    return b"{" + own + separator + text.lstrip()[1:]
 
 
 def _checked(model: Model | None, text: bytes) -> bytes:
     if model is not None:
-        try:
-            model.model_validate_json(text)
-        except ValidationError as error:
+        error = _misfit(model, text)
+        if error is not None and may_hold_specials(text):
+            error = _misfit(model, to_json(unwrapped(parse_json(text))))
+        if error is not None:
             found = error.errors(include_url=False, include_context=False, include_input=False)
             raise Problem(
                 INVALID_DOCUMENT,
                 f"the document doesn't fit the model {model.__name__}",
                 errors=[{"field": ".".join(map(str, each["loc"])), "message": each["msg"]} for each in found],
-            ) from None
+            )
     return text
+
+
+def _misfit(model: Model, text: bytes) -> ValidationError | None:
+    try:
+        model.model_validate_json(text)
+    except ValidationError as error:
+        return error
+    return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import anyio
 from redis.exceptions import ResponseError
 
-from gears.document import JsonObject, decode, to_text, version_of
+from gears.documents.stored import Stored, text_of
 from gears.engines import Absent, Any_, Engine, Equals, Present, Written
 from gears.errors import CaptureMissing, ForeignKey, OutcomeUnknown, PreconditionFailed, RedisAway, RedisRefused
 from gears.mapping import Mapping
@@ -80,13 +80,12 @@ class Documents:
             text = await self._in_redis(document_id)  # another's result may be older than this request
         return text
 
-    async def page(self, *, limit: int, after: str | None) -> tuple[list[JsonObject], bool]:
+    async def page(self, *, limit: int, after: str | None) -> tuple[list[Stored], bool]:
         """Up to `limit` documents with ids above `after`, by id, from MongoDB, and whether there are more."""
         try:
-            found, more = await self._store.page(limit=limit, after=after)
+            return await self._store.page(limit=limit, after=after)
         except MongoError as error:
             raise _mongo_unavailable(error) from error
-        return [decode(stored) for stored in found], more
 
     async def create(self, document_id: str, text: bytes, *, id_is_new: bool) -> Written:
         """Store a document that must not exist yet."""
@@ -180,7 +179,7 @@ class Documents:
             raise _mongo_unavailable(error) from error
         if stored is None:
             return None
-        text, version = to_text(decode(stored)), version_of(stored)
+        text, version = await text_of(self.mapping, stored), stored.version
         if ticket is not None:
             filled = await self._ask(lambda engine: engine.fill(document_id, text, version=version, ticket=ticket))
             if filled is not None:

@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 from datetime import date
 from importlib import import_module
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import to_json
 
+from gears.documents.ids import ID_MAX_BYTES
+from gears.documents.json_bson import special
 from gears.errors import ConfigError
-from gears.mapping import ID_MAX_BYTES, Mapping
+from gears.mapping import Mapping
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 
@@ -30,11 +33,18 @@ class Todo(BaseModel):
 Model = type[BaseModel]
 
 
+_TEXTS = ("7", "3b241101-e2bb-4255-8caf-4136c566a962", "2030-01-31", "2030-01-31T00:00:00Z", "00:00", "PT1S", "::1")
+"""Strings that are the JSON of other types."""
+
+_OTHER_KIND = ("_type", "_parsing")
+"""How pydantic's names for errors end that say: this is of another type."""
+
+
 def load_models(mappings: Iterable[Mapping]) -> dict[str, Model | None]:
     """The model of each mapping by its prefix; None for any JSON object.
 
     Raises:
-        ConfigError: a model can't be imported, or isn't one.
+        ConfigError: a model can't be imported, isn't one, or wants ids of another type than the mapping's.
     """
     return {mapping.prefix: _load(mapping) for mapping in mappings}
 
@@ -51,4 +61,46 @@ def _load(mapping: Mapping) -> Model | None:
         ) from error
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ConfigError(f"MAPPINGS: {mapping.model}, the model of {mapping.prefix!r}, is no pydantic model")
+    _check_id(mapping, model)
     return model
+
+
+def unwrapped(value: Any) -> Any:
+    """Parsed JSON in which each value that JSON lacks is what is in its wrapper: what a model sees of it."""
+    if isinstance(value, list):
+        return [unwrapped(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if special(value) is None:
+        return {name: unwrapped(each) for name, each in value.items()}
+    while isinstance(value, dict):
+        value = next(iter(value.values()))
+    return value
+
+
+def _check_id(mapping: Mapping, model: Model) -> None:
+    """Raise `ConfigError` if the model takes no ids of the mapping's type."""
+    fields = model.model_fields.items()
+    field = next((f for name, f in fields if mapping.id_field in (f.validation_alias, f.alias, name)), None)
+    if field is None:
+        return
+    only_id = create_model("Id", __config__=ConfigDict(strict=True), id=(field.rebuild_annotation(), ...))
+    examples = [
+        unwrapped(mapping.id_type.json(mapping.id_type.example)),
+        *(_TEXTS if mapping.id_type.name == "str" else ()),
+    ]
+    if not any(_takes(only_id, example) for example in examples):
+        raise ConfigError(
+            f"MAPPINGS: the ids of {mapping.prefix!r} are of type {mapping.id_type.name}, such as "
+            f"{mapping.id_type.example}, but the model {mapping.model} takes none of these as {mapping.id_field!r}; "
+            "change one of the two"
+        )
+
+
+def _takes(only_id: Model, example: Any) -> bool:
+    """Whether an id of this type may do, though this one may not."""
+    try:
+        only_id.model_validate_json(to_json({"id": example}))
+    except ValidationError as error:
+        return not any(each["type"].endswith(_OTHER_KIND) for each in error.errors())
+    return True

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from gears.mapping import ID_MAX_BYTES
 from gears.mapping import Mapping as KeyMapping
 from service import problems
 from service.authorize import needed_scope
 from service.bodies import JSON, MERGE_PATCH
 from service.models import Model
-from service.openapi_parts import HEADERS, PARAMETERS, SCHEMAS, WRITTEN, Json
+from service.openapi_parts import EXTENDED_JSON, HEADERS, ID_SCHEMAS, PARAMETERS, SCHEMAS, WRITTEN, Json
 from service.problems import MEDIA_TYPE, ProblemType
 
 _READ = (problems.REDIS_UNAVAILABLE, problems.REDIS_REFUSED, problems.MONGO_UNAVAILABLE)
@@ -63,7 +62,7 @@ def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None], 
         "info": {
             "title": "Writethrough",
             "version": _version(),
-            "description": "Documents in Redis, acknowledged by MongoDB.",
+            "description": f"Documents in Redis, acknowledged by MongoDB.\n\n{EXTENDED_JSON}",
         },
         "paths": paths,
         "components": components,
@@ -87,9 +86,9 @@ def _document_schemas(name: str, mapping: KeyMapping, model: Model | None) -> Js
     else:
         stored = model.model_json_schema(ref_template=f"#/components/schemas/{name}.{{model}}")
     nested = {f"{name}.{inner}": schema for inner, schema in stored.pop("$defs", {}).items()}
-    if model is None:
-        stored["properties"][mapping.id_field] = {"type": "string", "minLength": 1, "maxLength": ID_MAX_BYTES}
-        stored["required"].append(mapping.id_field)
+    if model is None or mapping.id_type.name != "str":
+        stored["properties"][mapping.id_field] = ID_SCHEMAS[mapping.id_type.name]
+        stored["required"] = sorted({*stored.get("required", ()), mapping.id_field})
     sent = stored | {"required": [field for field in stored.get("required", []) if field != mapping.id_field]}
     return nested | {name: stored, f"new-{name}": sent}
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gears.audit_report import AuditReport
-from gears.mapping import ID_MAX_BYTES
+from gears.documents.ids import ID_MAX_BYTES
 from service import problems
 from service.metrics import WORKER_STATES
 from service.preferences import MAX_WAIT
@@ -19,6 +19,29 @@ WRITTEN = ("Sync-Token", "Preference-Applied")
 
 _TOKEN: Json = {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["1700000000000-0"]}
 
+EXTENDED_JSON = """Values that JSON lacks are MongoDB Extended JSON v2, relaxed: a date is
+`{"$date": "2020-01-02T03:04:05.678Z"}`, an ObjectId `{"$oid": "5f0c5f5b8f1c2b0001a0b0c1"}`, a decimal
+`{"$numberDecimal": "10.50"}`, a UUID `{"$uuid": "3b241101-e2bb-4255-8caf-4136c566a962"}`. An object that isn't written
+exactly so is an object."""
+
+ID_SCHEMAS: dict[str, Json] = {
+    "str": {"type": "string", "minLength": 1, "maxLength": ID_MAX_BYTES},
+    "int": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "oid": {
+        "type": "object",
+        "properties": {"$oid": {"type": "string", "pattern": "^[0-9a-f]{24}$"}},
+        "required": ["$oid"],
+        "additionalProperties": False,
+    },
+    "uuid": {
+        "type": "object",
+        "properties": {"$uuid": {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}},
+        "required": ["$uuid"],
+        "additionalProperties": False,
+    },
+}
+"""The ids of documents, by the type of ids."""
+
 HEADERS: Json = {
     "ETag": {"description": "Changes whenever the document does.", "schema": {"type": "string"}},
     "Location": {"description": "Path of the document.", "schema": {"type": "string", "format": "uri-reference"}},
@@ -33,7 +56,7 @@ PARAMETERS: Json = {
         "name": "id",
         "in": "path",
         "required": True,
-        "description": f"The document's id, up to {ID_MAX_BYTES} bytes as UTF-8, percent-encoded; may hold slashes.",
+        "description": f"The document's id as text, up to {ID_MAX_BYTES} bytes, percent-encoded; may hold slashes.",
         "schema": {"type": "string", "minLength": 1},
     },
     "token": {"name": "token", "in": "path", "required": True, "description": "A Sync-Token.", "schema": _TOKEN},

@@ -5,7 +5,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from starlette.convertors import Convertor, register_url_convertor
 
-from gears.mapping import Mapping, check_id
+from gears.mapping import Mapping
 from service.problems import BAD_REQUEST, NOT_FOUND, Problem
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -26,10 +26,11 @@ class _AnyText(Convertor[str]):
 register_url_convertor("any", _AnyText())
 
 
-def id_of(raw_path: bytes) -> str:
+def id_of(mapping: Mapping, raw_path: bytes) -> str:
     """The id in a path: all that follows the resource's name, with slashes plain or encoded.
 
     Args:
+        mapping: the resource's.
         raw_path: the path as it was sent, percent-encoded.
 
     Raises:
@@ -46,7 +47,7 @@ def id_of(raw_path: bytes) -> str:
         document_id = unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:
         raise Problem(BAD_REQUEST, "the id in the path is not UTF-8") from None
-    check_id(document_id)
+    mapping.id_type.parse(document_id)
     return document_id
 
 

@@ -7,9 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gears.document import parse_json
+from gears.documents.check import parse_json
+from gears.documents.stored import stored_text
 from gears.engines import Written
-from gears.errors import ForeignKey
+from gears.errors import ForeignKey, NotAnId
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.stream import EntryId
@@ -66,9 +67,16 @@ class Resource:
         limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) else 0
         if not 1 <= limit <= MAX_LIMIT:
             raise Problem(BAD_REQUEST, f"limit must be a whole number from 1 to {MAX_LIMIT}")
-        items, more = await self._documents.page(limit=limit, after=request.query_params.get("after"))
-        following = items[-1][self.mapping.id_field] if more else None
-        return _json(200, to_json({"items": items, "next": following}, fallback=str, inf_nan_mode="null"))
+        after = request.query_params.get("after")
+        try:
+            if after:
+                self.mapping.id_type.bound(after)
+        except NotAnId as error:
+            raise Problem(BAD_REQUEST, f"after must be an id: {error}") from error
+        items, more = await self._documents.page(limit=limit, after=after or None)
+        following = to_json(items[-1].id if more else None)
+        texts = b",".join(stored_text(self.mapping, stored) for stored in items)
+        return _json(200, b'{"items":[%b],"next":%b}' % (texts, following))
 
     async def create(self, request: Request) -> Response:
         """Store a new document."""
@@ -83,7 +91,10 @@ class Resource:
 
     async def read(self, request: Request) -> Response:
         """One document, as Redis holds it."""
-        document_id = _id(request)
+        try:
+            document_id = self._id(request)
+        except NotAnId as error:
+            raise Problem(NOT_FOUND, f"there is no such document: {error}") from error
         conditions = conditions_of(request.headers)
         try:
             document = await self._documents.read(document_id)
@@ -99,7 +110,7 @@ class Resource:
 
     async def replace(self, request: Request) -> Response:
         """Store a document under its id."""
-        document_id = _id(request)
+        document_id = self._id(request)
         conditions = conditions_of(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
@@ -113,7 +124,7 @@ class Resource:
 
     async def patch(self, request: Request) -> Response:
         """Change a document by a JSON Merge Patch."""
-        document_id = _id(request)
+        document_id = self._id(request)
         conditions = conditions_of(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
@@ -124,7 +135,7 @@ class Resource:
 
     async def delete(self, request: Request) -> Response:
         """Delete a document."""
-        document_id = _id(request)
+        document_id = self._id(request)
         conditions = conditions_of(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
@@ -132,6 +143,9 @@ class Resource:
             after = await self._confirmations.prepared(self.mapping)
             written = await self._documents.delete(document_id, conditions)
             return await self._written(204, written.id, None, preferences, after=after)
+
+    def _id(self, request: Request) -> str:
+        return id_of(self.mapping, request.scope["raw_path"])
 
     async def _patch(self, document_id: str, body: bytes, conditions: Conditions) -> Written:
         patch = await off_loop(len(body), parse_json, body)
@@ -163,10 +177,6 @@ class Resource:
         if document is None:
             return Response(status_code=status, headers=every)
         return _json(status, document, every)
-
-
-def _id(request: Request) -> str:
-    return id_of(request.scope["raw_path"])
 
 
 def _json(status: int, content: bytes, headers: Dict[str, str] | None = None) -> Response:

@@ -14,12 +14,15 @@ from typing import Any
 
 import anyio
 import httpx
+from pydantic_core import to_json
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gears.backlog import read_backlog
+from gears.documents.stored import encode
+from gears.mapping import Mapping
 from gears.reconciling import read_reconciler
 from gears.settings import Settings
 from service.embedded import leash, servers
@@ -36,6 +39,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def encoded(mapping: Mapping, document_id: str, document: object, version: int) -> bytes:
+    """What MongoDB is to hold of a document."""
+    return encode(mapping, document_id, to_json(document), version).raw
 
 
 async def eventually(probe: Callable[[], Awaitable[Any]], *, within: float = 10.0, pause: float = 0.01) -> Any:

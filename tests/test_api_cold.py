@@ -8,7 +8,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gears.mongo import Document, Store, open_client
+from gears.documents.stored import Stored
+from gears.mongo import Store, open_client
 from gears.redis import connect
 from service.documents import Documents
 from service.engines import Engines
@@ -49,7 +50,7 @@ class SlowStore(Store):
         self.has_read = anyio.Event()
         self.go_on = anyio.Event()
 
-    async def find(self, document_id: str) -> Document | None:
+    async def find(self, document_id: str) -> Stored | None:
         found = await super().find(document_id)
         self.has_read.set()
         await self.go_on.wait()

@@ -9,12 +9,11 @@ import pytest
 
 from gears.backlog import last_entry
 from gears.checkpoint import Checkpoint
-from gears.document import encode
 from gears.mapping import Mapping
 from gears.mongo import Change, Remove, Store, Upsert, open_client
 from gears.redis import AWAY, connect, own_wire
 from gears.stream import ZERO, EntryId, Names
-from tests.stack import Process, Stack, eventually
+from tests.stack import Process, Stack, encoded, eventually
 from worker.states import Reader
 
 
@@ -55,7 +54,7 @@ async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: s
     await store.prepare()
 
     def upsert(version: int) -> Upsert:
-        return Upsert("a", version, encode(mapping, "a", {"v": version}, version))
+        return Upsert("a", version, encoded(mapping, "a", {"v": version}, version))
 
     steps: list[tuple[Change, int | None]] = [
         (upsert(5), 5),
@@ -71,7 +70,7 @@ async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: s
     for change, expected in steps:
         assert await store.commit([change], Checkpoint(EntryId(1, 0), EntryId(1, 0))) == {}
         found = await store.find("a")
-        assert (found and found["v"]) == expected
+        assert (found and (found.fields or {})["v"]) == expected
     client.close()
 
 

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import bson
 import pytest
-from bson import Int64
+from bson import Decimal128, Int64, ObjectId
 
+from gears.documents.stored import Stored, read_stored
 from gears.mapping import parse_mappings
 from gears.stream import farthest
 from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compare, is_equal
@@ -15,33 +17,41 @@ MAPPING = parse_mappings("todos=test.todos:id")[0]
 NEWEST = 100
 
 
-def stored(version: int | None = 50, **fields: Any) -> dict[str, Any]:
+def stored(version: int | None = 50, **fields: Any) -> Stored:
     sync = {} if version is None else {"_sync": {"v": Int64(version)}}
-    return {"_id": "o", "id": "1", **fields, **sync}
+    found = read_stored(MAPPING, bson.encode({"_id": "o", "id": "1", **fields, **sync}))
+    assert found is not None
+    return found
 
 
-def verdict(state: RedisState, document: dict[str, Any] | None, deleted_at: int | None = None) -> Verdict:
+def text(rest: bytes) -> bytes:
+    """A document with its id in front."""
+    return b'{"id":"1"' + (b"," if rest != b"{}" else b"") + rest[1:]
+
+
+def verdict(state: RedisState, document: Stored | None, deleted_at: int | None = None) -> Verdict:
     return compare(MAPPING, state, document, deleted_at, Horizon(NEWEST))
 
 
 @pytest.mark.parametrize(
-    ("text", "fields"),
+    ("rest", "fields"),
     [
-        (b'{"a":1,"b":[1,{"c":null}]}', {"b": [1, {"c": None}], "a": 1}),
-        (b'{"id":7,"a":"x"}', {"a": "x"}),
+        (b'{"a":1,"b":[1,{"c":null}]}', {"a": 1, "b": [1, {"c": None}]}),
         (b'{"n":9007199254740993}', {"n": Int64(9007199254740993)}),
         (b'{"n":1.0}', {"n": 1.0}),
-        (b'{"at":"2020-01-02T03:04:05Z"}', {"at": datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)}),
+        (b'{"n":-0.0}', {"n": -0.0}),
+        (b'{"at":{"$date":"2020-01-02T03:04:05Z"}}', {"at": datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)}),
+        (b'{"n":{"$numberDouble":"NaN"}}', {"n": float("nan")}),
+        (b'{"r":{"$ref":"a","$id":1}}', {"r": {"$ref": "a", "$id": 1}}),
     ],
-    ids=["order", "id-field", "int64", "float", "what-a-read-through-gives"],
 )
-def test_the_same_document_is_equal(text: bytes, fields: dict[str, Any]) -> None:
-    assert is_equal(MAPPING, text, stored(**fields))
-    assert verdict(text, stored(**fields)).kind is Kind.EQUAL
+def test_the_same_document_is_equal(rest: bytes, fields: dict[str, Any]) -> None:
+    assert is_equal(MAPPING, text(rest), stored(**fields))
+    assert verdict(text(rest), stored(**fields)).kind is Kind.EQUAL
 
 
 @pytest.mark.parametrize(
-    ("text", "fields", "differing"),
+    ("rest", "fields", "differing"),
     [
         (b'{"n":1}', {"n": 1.0}, ("n",)),
         (b'{"n":1}', {"n": True}, ("n",)),
@@ -52,13 +62,22 @@ def test_the_same_document_is_equal(text: bytes, fields: dict[str, Any]) -> None
         (b'{"a":{"b":[1,2]}}', {"a": {"b": [1, 3]}}, ("a.b.1",)),
         (b'{"a":[1,2]}', {"a": [1]}, ("a",)),
         (b'{"_id":"o"}', {}, ("_id",)),
+        (b'{"n":0.0}', {"n": -0.0}, ("n",)),
+        (b'{"n":"2020-01-02T03:04:06Z"}', {"n": datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)}, ("n",)),
+        (b'{"b":1,"a":1}', {"a": 1, "b": 1}, ("(the order of fields)",)),
     ],
 )
 def test_documents_that_differ_are_told_apart_by_field(
-    text: bytes, fields: dict[str, Any], differing: tuple[str, ...]
+    rest: bytes, fields: dict[str, Any], differing: tuple[str, ...]
 ) -> None:
-    assert not is_equal(MAPPING, text, stored(**fields))
-    assert verdict(text, stored(**fields)) == Verdict(Kind.STALE, differing)
+    assert not is_equal(MAPPING, text(rest), stored(**fields))
+    found = verdict(text(rest), stored(**fields))
+    assert (found.kind, set(found.fields)) == (Kind.STALE, set(differing))
+
+
+@pytest.mark.parametrize("without", [b'{"a":1}', b'{"id":7,"a":1}', b'{"id":null,"a":1}'])
+def test_a_document_without_its_id_is_drift(without: bytes) -> None:
+    assert verdict(without, stored(a=1)) == Verdict(Kind.STALE, ("id",))
 
 
 def test_at_most_five_fields_are_named() -> None:
@@ -89,7 +108,7 @@ def test_at_most_five_fields_are_named() -> None:
     ],
 )
 def test_every_pair_of_states_has_a_kind(
-    state: RedisState, document: dict[str, Any] | None, deleted_at: int | None, kind: Kind | None
+    state: RedisState, document: Stored | None, deleted_at: int | None, kind: Kind | None
 ) -> None:
     assert verdict(state, document, deleted_at).kind is kind
 
@@ -98,7 +117,7 @@ def test_every_pair_of_states_has_a_kind(
     ("state", "document", "deleted_at", "kind"),
     [
         (b"{}", stored(70, n=1), None, Kind.AHEAD),
-        (b"{}", stored(70), None, Kind.EQUAL),
+        (text(b"{}"), stored(70), None, Kind.EQUAL),
         (b"{}", stored(60, n=1), None, Kind.STALE),
         (b"{}", stored(71, n=1), None, Kind.STALE),
         (b"{}", None, 61, Kind.AHEAD),
@@ -107,15 +126,15 @@ def test_every_pair_of_states_has_a_kind(
     ],
 )
 def test_a_version_that_the_stream_skipped_is_ahead_unless_both_sides_are_equal(
-    state: RedisState, document: dict[str, Any] | None, deleted_at: int | None, kind: Kind
+    state: RedisState, document: Stored | None, deleted_at: int | None, kind: Kind
 ) -> None:
     horizon = Horizon(NEWEST, skipped=read_skipped(b"0-60 0-70 0-80 0-90 "))
     assert compare(MAPPING, state, document, deleted_at, horizon).kind is kind
 
 
 def test_a_document_without_a_version_is_legacy() -> None:
-    assert verdict(b"{}", stored(None)) == Verdict(Kind.EQUAL, legacy=True)
-    assert not verdict(b"{}", stored()).legacy
+    assert verdict(text(b"{}"), stored(None)) == Verdict(Kind.EQUAL, legacy=True)
+    assert not verdict(text(b"{}"), stored()).legacy
 
 
 def test_a_document_too_deep_to_be_read_is_drift_not_an_error() -> None:
@@ -129,8 +148,28 @@ def test_what_is_too_far_ahead_was_written_by_somebody_else() -> None:
         far = farthest(NEWEST)
         for version, differs in ((far, Kind.AHEAD), (far + 1, Kind.STALE)):
             legacy = version > far
-            assert compare(MAPPING, b'{"n":1}', stored(version, n=2), None, horizon) == Verdict(differs, ("n",), legacy)
+            assert compare(MAPPING, text(b'{"n":1}'), stored(version, n=2), None, horizon) == Verdict(
+                differs, ("n",), legacy
+            )
             assert compare(MAPPING, Other.ABSENT, stored(version), None, horizon) == Verdict(Kind.COLD, (), legacy)
-        assert compare(MAPPING, b'{"n":1}', stored(far + 1, n=1), None, horizon) == Verdict(Kind.EQUAL, (), True)
+        assert compare(MAPPING, text(b'{"n":1}'), stored(far + 1, n=1), None, horizon) == Verdict(Kind.EQUAL, (), True)
         assert compare(MAPPING, b'{"n":1}', None, far, horizon).kind is Kind.AHEAD
         assert compare(MAPPING, b'{"n":1}', None, far + 1, horizon).kind is Kind.MISSING
+
+
+@pytest.mark.parametrize(
+    ("rest", "value"),
+    [
+        (b'{"n":"2020-01-02T03:04:05Z"}', datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        (b'{"n":"5f0c5f5b8f1c2b0001a0b0c1"}', ObjectId("5f0c5f5b8f1c2b0001a0b0c1")),
+        (b'{"n":"10.50"}', Decimal128("10.50")),
+        (b'{"n":null}', float("nan")),
+        (b"{\"n\":\"DBRef('users', 'u1')\"}", {"$ref": "users", "$id": "u1"}),
+        (b'{"n":12.917521550408113}', 12.917521550408111),
+        (b'{"n":{"$date":"2020-01-02T03:04:05Z"}}', {"$date": "2020-01-02T03:04:05Z"}),
+    ],
+    ids=str,
+)
+def test_what_redis_lost_by_itself_is_given_back_to_it(rest: bytes, value: Any) -> None:
+    assert verdict(text(rest), stored(n=value)).kind is Kind.AHEAD
+    assert verdict(text(rest), stored(None, n=value)).kind is Kind.AHEAD

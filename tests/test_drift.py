@@ -19,6 +19,8 @@ EACH = 50
 
 OTHER_TYPE = "a key of another type"
 
+DATE = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+
 OLD, NEW, FAR = 1, 2, 3
 """Versions: two in the past, and one above all that the sync stream has."""
 
@@ -73,6 +75,13 @@ DRIFTS = {
     "never committed, another text": Drift("stale", '{"n":1}', {"n": 2}, version=None),
     "deleted, and back": Drift("stale", None, {"n": 1}, version=OLD, deleted=NEW),
     "deleted at its version, and back": Drift("stale", None, {"n": 1}, version=OLD, deleted=OLD),
+    "order of fields": Drift("stale", '{"n":1,"m":2}', {"m": 2, "n": 1}),
+    "another id in Redis": Drift("stale", '{"id":7,"n":1}', {"n": 1}),
+    "no id in Redis": Drift("stale", '{"n":1,"id":null}', {"n": 1}),
+    "a date as earlier versions gave it": Drift("ahead", '{"n":"2020-01-02T03:04:05Z"}', {"n": DATE}),
+    "a double as Redis reads it again": Drift("ahead", '{"n":12.917521550408113}', {"n": 12.917521550408111}),
+    "another text for a date": Drift("stale", '{"n":"2020-01-02T03:04:06Z"}', {"n": DATE}),
+    "another double": Drift("stale", '{"n":12.917521550408115}', {"n": 12.917521550408111}),
     "newer in MongoDB": Drift("ahead", '{"n":1}', {"n": 2}, version=FAR),
     "the same, but newer in MongoDB": Drift("ahead", '{"n":1}', {"n": 1}, version=FAR),
     "deleted later in MongoDB": Drift("ahead", '{"n":1}', None, deleted=FAR),
@@ -83,10 +92,8 @@ DRIFTS = {
     "another type over a document": Drift("foreign", OTHER_TYPE, {"n": 1}),
     "an array": Drift("foreign", "[1]", None),
     "text over a document": Drift("foreign", '"text"', {"n": 1}),
-    "order of fields": Drift("equal", '{"n":1,"m":2}', {"m": 2, "n": 1}),
     "a small integer": Drift("equal", '{"n":1}', {"n": 1}),
-    "a date": Drift("equal", '{"n":"2020-01-02T03:04:05Z"}', {"n": datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)}),
-    "another id in Redis": Drift("equal", '{"id":7,"n":1}', {"n": 1}),
+    "a date": Drift("equal", '{"n":{"$date":"2020-01-02T03:04:05Z"}}', {"n": DATE}),
     "equal, never committed": Drift("equal", '{"n":1}', {"n": 1}, version=None),
     "equal, written after its delete": Drift("equal", '{"n":1}', {"n": 1}, version=NEW, deleted=OLD),
 }
@@ -107,7 +114,12 @@ def canonical(document: Any) -> str | None:
     document = json.loads(document) if isinstance(document, str | bytes) else document
     if isinstance(document, dict):
         document = {name: value for name, value in document.items() if name not in ("id", "_id", "_sync")}
-    return json.dumps(document, sort_keys=True, default=lambda date: date.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return json.dumps(document, sort_keys=True, default=lambda date: {"$date": date.strftime("%Y-%m-%dT%H:%M:%SZ")})
+
+
+def with_id(text: str, document_id: str) -> str:
+    """The document with its id in front, unless it has another one."""
+    return text if '"id"' in text or text[0] != "{" else json.dumps({"id": document_id} | json.loads(text))
 
 
 async def plant(stack: Stack, drifts: dict[str, Drift]) -> None:
@@ -123,7 +135,7 @@ async def plant(stack: Stack, drifts: dict[str, Drift]) -> None:
             if drift.redis == OTHER_TYPE:
                 pipeline.set(key, "text")
             elif drift.redis is not None:
-                pipeline.execute_command("JSON.SET", key, "$", drift.redis)
+                pipeline.execute_command("JSON.SET", key, "$", with_id(drift.redis, document_id))
             if drift.stored is not None:
                 sync = {} if drift.version is None else {"_sync": {"v": Int64(versions[drift.version])}}
                 documents.append({"id": document_id} | drift.stored | sync)
@@ -164,7 +176,7 @@ async def writers(stack: Stack, acknowledged: dict[str, str | None]) -> AsyncIte
                 acknowledged[document_id] = None
             else:
                 text = json.dumps({"name": "busy", "n": n}, sort_keys=True)
-                await set_one(document_id, text)
+                await set_one(document_id, with_id(text, document_id))
                 acknowledged[document_id] = text
             await anyio.sleep(0.002)  # so that the servers have time for the audit too
 

@@ -429,7 +429,8 @@ async def test_what_redis_was_filled_with_is_not_taken_for_a_write(working: Kind
         engine = await open_engine(redis, working.settings.mappings[0])
         await uncaptured(engine, new_id, None)
         given = await ticket(engine, new_id)
-        assert await engine.fill(new_id, b'{"a":1}', version=before["_sync"]["v"], ticket=given) == b'{"a":1}'
+        document = b'{"id":"%b","a":1}' % new_id.encode()
+        assert await engine.fill(new_id, document, version=before["_sync"]["v"], ticket=given) == document
     await anyio.sleep(0.5)
     await working.drained()
     assert await working.todos.find_one({"id": new_id}) == before

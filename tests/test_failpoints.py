@@ -37,6 +37,7 @@ COMMITTING = (
     "refusals recorded",
     "fenced off",
     "rolled back",
+    "ids given",
     "acknowledging",
     "acknowledged",
     "released",
@@ -154,16 +155,18 @@ class Writers:
         tasks.start_soon(self.ask, "DELETE", "deleted")
         tasks.start_soon(self.ask, "PUT", "new", {"n": 1})
         tasks.start_soon(self.ask, "PUT", "refused", {"slug": self.name})
-        key = f"notes:{self.name}-kept"
-        await self.stack.redis_client.execute_command("JSON.SET", key, "$", '{"_id":1}')
+        kept, unnamed = f"notes:{self.name}-kept", f"notes:{self.name}-unnamed"
+        await self.stack.redis_client.execute_command("JSON.SET", kept, "$", '{"_id":1}')
+        await self.stack.redis_client.execute_command("JSON.SET", unnamed, "$", '{"n":1}')
         engine = await engine_of(self.stack)
         if not engine.captures_plain_clients:
             await self.stack.redis_client.set(NAMES.lease, "before")  # a worker's that listened until now
-            await engine.observe([(key.encode(), "json.set")], token="before", run=await server_run(engine.redis))
+            events = [(key.encode(), "json.set") for key in (kept, unnamed)]
+            await engine.observe(events, token="before", run=await server_run(engine.redis))
             await self.stack.redis_client.delete(NAMES.lease)
 
         async def captured() -> bool:
-            return int(await self.stack.redis_client.xlen(NAMES.stream)) == 5
+            return int(await self.stack.redis_client.xlen(NAMES.stream)) == 6
 
         await eventually(captured)
 
@@ -176,8 +179,8 @@ class Writers:
 
         await eventually(answered)
         assert {what: answer.status_code for what, answer in self.answers.items()} == expected_codes
-        expected = {"kept": 0, "changed": 1, "deleted": None, "new": 1, "refused": None}
-        await self.both_sides_hold(expected)
+        await self.both_sides_hold({"kept": 0, "changed": 1, "deleted": None, "new": 1, "refused": None, "unnamed": 1})
+        assert (await self.stack.get(f"{self.name}-unnamed", "notes"))["id"] == f"{self.name}-unnamed"
         for what, letters in {"kept": 1, "refused": 1, "changed": 0}.items():
             found = self.stack.mongo_client.test.sync_dead_letters.count_documents({"key": f"notes:{self.name}-{what}"})
             assert await found == letters
@@ -250,8 +253,8 @@ async def test_a_repair_interrupted_at_every_step_is_completed_in_the_right_dire
     try:
         engine = await engine_of(running)
         since = await last_entry(running.redis_client, NAMES)
-        await uncaptured(engine, f"{new_id}-missing", b'{"n":5}')
-        await uncaptured(engine, f"{new_id}-changed", b'{"n":5}')
+        for what in ("missing", "changed"):
+            await uncaptured(engine, f"{new_id}-{what}", b'{"id":"%b-%b","n":5}' % (new_id.encode(), what.encode()))
         ahead = {"n": 6, "_sync.v": Int64(EntryId(since.ms + 3_600_000, 0).version)}
         ids = [f"{new_id}-kept", f"{new_id}-deleted"]
         await running.mongo_client.test.notes.update_many({"id": {"$in": ids}}, {"$set": ahead})
@@ -302,7 +305,7 @@ async def test_drift_found_by_a_reconciler_that_was_killed_then_is_repaired(runn
     async with armed(running.worker, "kill drift found") as worker:
         await eventually(lambda: swept(running, "start", began))
         for what in ("changed", "new"):
-            await uncaptured(engine, f"{new_id}-{what}", b'{"n":1}')
+            await uncaptured(engine, f"{new_id}-{what}", b'{"id":"%b-%b","n":1}' % (new_id.encode(), what.encode()))
         await dies(worker, "drift found")
     assert await writers.no_longer_stored("new")
     await running.worker.start()
@@ -439,7 +442,8 @@ async def test_what_a_worker_captured_for_plain_clients_and_was_killed_then_is_c
     async with listening(without_gears, "kill plain writes captured") as worker:
         async with without_gears.redis_client.pipeline(transaction=True) as pipeline:
             for what in ("changed", "new"):
-                pipeline.execute_command("JSON.SET", f"notes:{new_id}-{what}", "$", '{"n":1}')
+                document = f'{{"id":"{new_id}-{what}","n":1}}'
+                pipeline.execute_command("JSON.SET", f"notes:{new_id}-{what}", "$", document)
             pipeline.delete(f"notes:{new_id}-deleted")
             await pipeline.execute()
         await dies(worker, "plain writes captured")

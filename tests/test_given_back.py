@@ -7,7 +7,6 @@ import pytest
 from bson import Int64
 
 from gears.checkpoint import Checkpoint
-from gears.document import encode
 from gears.engines import open_engine
 from gears.errors import LeaseLost
 from gears.mongo import Store, Upsert, open_client
@@ -15,7 +14,7 @@ from gears.redis import connect, own_wire, server_run
 from gears.rewind_store import RewindStore
 from gears.stream import ZERO, EntryId, Names
 from tests.engines import KindStack
-from tests.stack import Stack, eventually
+from tests.stack import Stack, encoded, eventually
 from tests.test_rewind import in_mongodb, in_redis, lose_everything_since, put, recovered, standing
 from worker.commit import Committer
 from worker.lease import Lease
@@ -25,7 +24,7 @@ from worker.reporter import Reporter
 async def arrives_late(stack: Stack, document_id: str, n: int, version: int) -> None:
     """As the commit of a write that Redis has forgotten meanwhile does, if MongoDB was slow."""
     mapping = stack.settings.mappings[1]
-    late = Upsert(document_id, version, encode(mapping, document_id, {"n": n}, version))
+    late = Upsert(document_id, version, encoded(mapping, document_id, {"n": n}, version))
     client = open_client(stack.mongo_uri, timeout=5)
     try:
         await Store(client, mapping).commit([late], Checkpoint(ZERO, ZERO))
@@ -234,7 +233,7 @@ async def test_what_arrives_while_the_line_is_drawn_is_newer_than_what_redis_hol
 
     class Slow(RewindStore):
         async def begin_epoch(self) -> Checkpoint:
-            change = Upsert("a", late.version, encode(mapping, "a", {"n": 1}, late.version))
+            change = Upsert("a", late.version, encoded(mapping, "a", {"n": 1}, late.version))
             await self.commit([change], Checkpoint(late, late))  # of a committer that was held up
             return await super().begin_epoch()
 

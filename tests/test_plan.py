@@ -30,7 +30,7 @@ def test_a_batch_holds_each_key_once_at_its_highest_version() -> None:
 def test_a_document_becomes_an_upsert_with_the_keys_id_and_version() -> None:
     decision = decide(MAPPING, entries(entry(1)), b'{"name":"a","id":7}')
     assert isinstance(decision, Upsert)
-    assert bson.decode(decision.document.raw) == {"id": "1", "name": "a", "_sync": {"v": EntryId(1, 0).version}}
+    assert bson.decode(decision.document) == {"id": "1", "name": "a", "_sync": {"v": EntryId(1, 0).version}}
 
 
 def test_a_deleted_key_is_removed_whatever_was_written_before() -> None:

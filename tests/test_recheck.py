@@ -122,7 +122,7 @@ async def test_what_comes_back_is_not_deleted(listening: KindStack, new_id: str)
     await change(listening, new_id, b'{"n":1}')
     await rechecked(listening)
     assert await holds(listening, new_id, {"n": 1})
-    assert await listening.get(new_id) == {"n": 1}
+    assert await listening.get(new_id) == {"id": new_id, "n": 1}
 
 
 async def test_what_happened_to_a_key_since_its_delete_spares_it(listening: KindStack, new_id: str) -> None:

@@ -142,7 +142,7 @@ async def test_a_late_insert_is_removed_after_a_takeover(own_stack: Stack) -> No
 async def test_a_document_from_elsewhere_with_a_version_far_ahead_shadows_its_key_no_longer(own_stack: Stack) -> None:
     await swept_at_start(own_stack)
     await own_stack.todos.insert_one({"id": "a", "n": 9, "_sync": {"v": Int64(2**62)}})
-    await own_stack.set("a", {"n": 1})
+    await own_stack.set("a", {"id": "a", "n": 1})
 
     async def given() -> bool:
         return bool(await own_stack.get("a") == {"id": "a", "n": 9})

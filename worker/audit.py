@@ -14,13 +14,12 @@ import anyio
 from gears.audit_report import MAX_EXAMPLES, AuditReport, Example
 from gears.audit_store import AuditStore
 from gears.backlog import last_entry
-from gears.document import version_of
+from gears.documents.stored import Stored
 from gears.engines import Engine
-from gears.mongo import Document
 from gears.redis import Redis
 from gears.stream import EntryId
 from worker.cold import Cold, delete_cold
-from worker.compare import DRIFT, Kind, looks_equal
+from worker.compare import DRIFT, Kind, look_equal
 from worker.pace import Pace
 from worker.prove import Proof, Prover, with_ids
 from worker.repair import DIFFERS, repair
@@ -116,7 +115,7 @@ class Audit:
                 async for page in self._store.scan():
                     await send.send(page)
 
-        send, receive = anyio.create_memory_object_stream[list[Document]](1)
+        send, receive = anyio.create_memory_object_stream[list[Stored]](1)
         async with anyio.create_task_group() as tasks, receive:
             tasks.start_soon(read)
             async for page in receive:
@@ -124,16 +123,14 @@ class Audit:
         while self._window:
             await self._settle(holding=True)
 
-    async def _compare_page(self, page: list[Document]) -> None:
+    async def _compare_page(self, page: list[Stored]) -> None:
         """Documents against their keys."""
-        id_field = self._mapping.id_field
-        keys = [self._mapping.key(document[id_field]).encode() for document in page]
+        keys = [self._mapping.key(stored.id).encode() for stored in page]
         texts: Any = await self._redis.execute_command("JSON.MGET", *keys, "$")
-        versions = [version_of(document) for document in page]
-        await self._know(max(versions))
-        for key, text, document, version in zip(keys, texts, page, versions, strict=True):
-            self._report.legacy += version == 0
-            if looks_equal(self._mapping, text, document, self._newest):
+        await self._know(max(stored.version for stored in page))
+        for key, text, stored in zip(keys, texts, page, strict=True):
+            self._report.legacy += stored.version == 0
+            if await look_equal(self._mapping, text, stored, self._newest):
                 self._count(Kind.EQUAL)
             else:
                 self._window.append(key)

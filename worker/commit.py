@@ -20,7 +20,7 @@ from gears.errors import Refused, Rewound
 from gears.failpoint import reached
 from gears.gaps import Gap, Runs
 from gears.lane import Wire
-from gears.mongo import Change, MongoError
+from gears.mongo import Change, MongoError, Upsert
 from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.rewind_store import RewindStore
@@ -30,7 +30,7 @@ from worker.ahead import Ahead
 from worker.lease import Lease
 from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
 from worker.recover import recover
-from worker.refuse import refuse, restore
+from worker.refuse import give_ids, refuse, restore
 from worker.reporter import Reporter
 from worker.states import Batch, Reader
 
@@ -186,6 +186,7 @@ class Committer:
             seen = states[key.key]
             refusals.append(Refusal(key, reason, seen if isinstance(seen, bytes) else None))
         self._lease.check()
+        await self._give_ids([change for key, change in changes.values() if change.document_id not in refused], batch)
         if checks:
             await restore(self._engine, self._store, checks, self._ahead, last=last)
         refused_entries = await self._refuse(refusals, last) if refusals else {}
@@ -197,6 +198,17 @@ class Committer:
         reached("released")
         self._reporter.committed(len(entries), len(refused_entries))
         return None if checks or refusals else following  # those may have rolled Redis back since it was read
+
+    async def _give_ids(self, changes: Iterable[Change], batch: Batch) -> None:
+        """Put those documents in Redis right that don't hold their ids."""
+        lacking = [
+            (change, seen)
+            for change in changes
+            if isinstance(change, Upsert) and not change.has_its_id
+            if isinstance(seen := batch.states[self._engine.mapping.key(change.document_id).encode()], bytes)
+        ]
+        if lacking:
+            await give_ids(self._engine, lacking, self._ahead, last=batch.entries[-1].id)
 
     async def _reserve(self, newest: EntryId) -> None:
         """Let whoever comes after Redis has forgotten something know what may arrive in MongoDB even then."""

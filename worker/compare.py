@@ -6,12 +6,14 @@ from enum import Enum, StrEnum, auto
 from itertools import islice
 from typing import Any
 
+from anyio import to_thread
 from bson import Int64
 
-from gears.document import JsonObject, decode, parse_json, to_text, version_of
+from gears.documents.check import parse_json
+from gears.documents.faded import is_faded
+from gears.documents.stored import LARGE, SLOW, Stored, plain_fields, stored_text
 from gears.errors import Refused
 from gears.mapping import Mapping
-from gears.mongo import Document
 from gears.stream import farthest
 
 MAX_FIELDS = 5
@@ -40,7 +42,7 @@ class Kind(StrEnum):
     STALE = auto()
     """What MongoDB holds is older than what Redis holds; also a document that was deleted and is back."""
     AHEAD = auto()
-    """What MongoDB holds is newer than anything that Redis knows of."""
+    """What MongoDB holds is newer than anything that Redis knows of, or says more than Redis is able to keep."""
     COLD = auto()
     """In MongoDB, not in Redis, not deleted: evicted or expired."""
     FOREIGN = auto()
@@ -94,18 +96,18 @@ class Horizon:
 
 
 def compare(
-    mapping: Mapping, state: RedisState, stored: Document | None, deleted_at: int | None, horizon: Horizon
+    mapping: Mapping, state: RedisState, stored: Stored | None, deleted_at: int | None, horizon: Horizon
 ) -> Verdict:
     """How a key's two sides compare.
 
     Args:
         mapping: the key's mapping.
         state: what Redis holds.
-        stored: what MongoDB holds, `_id` and `_sync` included.
+        stored: what MongoDB holds.
         deleted_at: the version of the key's tombstone.
         horizon: which versions the sync stream had given when the other three were read.
     """
-    version = version_of(stored) if stored is not None else 0
+    version = stored.version if stored is not None else 0
     if not horizon.believes(version):
         version = 0
     if deleted_at is not None and not horizon.believes(deleted_at):
@@ -123,12 +125,12 @@ def compare(
     fields = tuple(islice(_differing_fields(mapping, state, stored), MAX_FIELDS))
     if version > horizon.newest:  # equal or not: MongoDB would take the key's next write for an older one
         return Verdict(Kind.AHEAD, fields)
-    if fields and not horizon.gave(version):
+    if fields and (not horizon.gave(version) or is_faded(mapping, state, stored)):
         return Verdict(Kind.AHEAD, fields)
     return Verdict(Kind.STALE if fields else Kind.EQUAL, fields, legacy)
 
 
-def looks_equal(mapping: Mapping, found: bytes | None, stored: Document | None, newest: int) -> bool:
+def looks_equal(mapping: Mapping, found: bytes | None, stored: Stored | None, newest: int) -> bool:
     """Whether a key's two sides are equal, without a proof that they are not; the fast way to `compare`'s answer.
 
     Args:
@@ -139,55 +141,70 @@ def looks_equal(mapping: Mapping, found: bytes | None, stored: Document | None, 
     """
     if found is None or stored is None:
         return found is None and stored is None
-    return found.startswith(b"[{") and version_of(stored) <= newest and is_equal(mapping, found[1:-1], stored)
+    return found.startswith(b"[{") and stored.version <= newest and is_equal(mapping, found[1:-1], stored)
 
 
-def is_equal(mapping: Mapping, text: bytes, stored: Document) -> bool:
-    """Whether MongoDB's document is what this JSON text says.
+async def compared(
+    mapping: Mapping, state: RedisState, stored: Stored | None, deleted_at: int | None, horizon: Horizon
+) -> Verdict:
+    """As `compare`, in a thread if it takes long."""
+    if isinstance(state, Other) or len(state) < SLOW:
+        return compare(mapping, state, stored, deleted_at, horizon)
+    return await to_thread.run_sync(compare, mapping, state, stored, deleted_at, horizon)
 
-    The id is the key's on both sides. Numbers compare by type and value; the order of fields means nothing. What BSON
-    has and JSON lacks compares as what Redis is given of it when it is read through.
+
+async def look_equal(mapping: Mapping, found: bytes | None, stored: Stored | None, newest: int) -> bool:
+    """As `looks_equal`, in a thread if it takes long."""
+    if found is None or len(found) < SLOW:
+        return looks_equal(mapping, found, stored, newest)
+    return await to_thread.run_sync(looks_equal, mapping, found, stored, newest)
+
+
+def is_equal(mapping: Mapping, text: bytes, stored: Stored) -> bool:
+    """Whether MongoDB's document is what this JSON text says: value by value, name by name in their order, id included.
+
+    The text is as RedisJSON prints it.
     """
-    return next(_differing_fields(mapping, text, stored), None) is None
+    if stored.fields is not None and len(text) < SLOW:
+        try:
+            document = parse_json(text)
+        except Refused:
+            return False
+        if _same(document, plain_fields(mapping, stored.fields)):
+            return True
+    return text == stored_text(mapping, stored)
 
 
-def _differing_fields(mapping: Mapping, text: bytes, stored: Document) -> Iterator[str]:
+def _differing_fields(mapping: Mapping, text: bytes, stored: Stored) -> Iterator[str]:
+    if is_equal(mapping, text, stored):
+        return
+    if max(len(text), len(stored.raw)) >= LARGE:
+        yield "(somewhere in a large document)"
+        return
     try:
-        document = parse_json(text)
+        document, held = parse_json(text), parse_json(stored_text(mapping, stored))
     except Refused:
         yield "(not comparable)"
         return
-    document.pop(mapping.id_field, None)
-    held = _without_id(mapping, decode(stored))
-    if _same(document, held):
-        return
-    try:
-        held = parse_json(to_text(held))
-    except ValueError:
-        yield "(not comparable)"
-        return
-    yield from _differences(document, held, "")
-
-
-def _without_id(mapping: Mapping, document: JsonObject) -> JsonObject:
-    document.pop(mapping.id_field, None)
-    return document
+    differences = list(islice(_differences(document, held, ""), MAX_FIELDS))
+    yield from differences or ["(the order of fields)"]
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Whether parsed JSON and a decoded document are the same for certain: nothing in them is of a type JSON lacks."""
     kind = type(one)
     if kind is dict:
         if type(other) is not dict or len(one) != len(other):
             return False
-        for name, value in one.items():  # noqa: SIM110 - the audit's innermost loop
-            if name not in other or not _same(value, other[name]):
+        for name, its_name in zip(one, other, strict=True):  # the audit's innermost loop
+            if name != its_name or name.startswith("$") or not _same(one[name], other[name]):
                 return False
         return True
     if kind is list:
         return type(other) is list and len(one) == len(other) and all(map(_same, one, other))
     if kind is int:
         return bool(one == other) and type(other) in (int, Int64)
-    return type(other) is kind and bool(one == other)
+    return type(other) is kind and bool(one == other) and (kind is not float or one != 0.0 or str(one) == str(other))
 
 
 def _differences(one: Any, other: Any, path: str) -> Iterator[str]:

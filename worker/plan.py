@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from gears.document import encode, parse_object
+from gears.documents.stored import encode
 from gears.errors import Refused
 from gears.mapping import Mapping
 from gears.mongo import Change, Remove, Upsert
@@ -120,6 +120,7 @@ def decide(mapping: Mapping, entries: KeyEntries, state: State) -> Decision:
     if seen is None:
         return Remove(document_id, entries.version)
     try:
-        return Upsert(document_id, entries.version, encode(mapping, document_id, parse_object(seen), entries.version))
+        encoded = encode(mapping, document_id, seen, entries.version)
     except Refused as refused:
         return Refusal(entries, refused.reason, seen)
+    return Upsert(document_id, entries.version, encoded.raw, encoded.has_its_id)

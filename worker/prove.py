@@ -13,14 +13,13 @@ import anyio
 from redis.exceptions import ResponseError
 
 from gears.audit_store import AuditStore
-from gears.document import version_of
+from gears.documents.stored import Stored
 from gears.errors import Refused
 from gears.mapping import Mapping
-from gears.mongo import Document
 from gears.redis import Redis
 from gears.stream import ZERO, EntryId, Names
 from worker.committed import wait_committed
-from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compare
+from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compared
 from worker.states import JSON_TYPE
 
 _GENERATIONS = 12
@@ -44,7 +43,7 @@ class Proof:
     key: bytes
     verdict: Verdict
     state: RedisState
-    stored: Document | None
+    stored: Stored | None
     deleted_at: int | None
     newest: EntryId
     horizon: Horizon
@@ -52,7 +51,7 @@ class Proof:
     @property
     def mongo_version(self) -> int | None:
         """The version of what MongoDB holds, or of its tombstone."""
-        return self.deleted_at if self.stored is None else version_of(self.stored)
+        return self.deleted_at if self.stored is None else self.stored.version
 
 
 @dataclass(slots=True)
@@ -107,8 +106,8 @@ class Prover:
         pending = []
         for key in keys:
             document, deleted_at = stored.get(ids.get(key, "")), deleted.get(ids.get(key, ""))
-            verdict = compare(self._mapping, after[key], document, deleted_at, horizon)
-            version = max(deleted_at or 0, version_of(document) if document else 0)
+            verdict = await compared(self._mapping, after[key], document, deleted_at, horizon)
+            version = max(deleted_at or 0, document.version if document else 0)
             if verdict.kind is None:
                 continue
             committed_since = captured.version < version <= newest.version

@@ -21,7 +21,7 @@ from gears.errors import ConfigError
 from gears.failpoint import reached
 from gears.redis import Redis
 from gears.stream import EVENTS
-from worker.compare import DRIFT, Kind, looks_equal
+from worker.compare import DRIFT, Kind, look_equal
 from worker.events import KeyspaceEvents
 from worker.groups import reasons
 from worker.prove import Proof, Prover, with_ids
@@ -264,7 +264,7 @@ class Recheck:
         return [
             key
             for key, text in zip(keys, texts, strict=True)
-            if not looks_equal(self._mapping, text, stored.get(ids[key] or ""), newest)
+            if not await look_equal(self._mapping, text, stored.get(ids[key] or ""), newest)
         ]
 
     async def _delete(self, keys: Sequence[bytes]) -> int:

@@ -7,14 +7,15 @@ told of a state that is gone. The batch with the key's last write decides.
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
+import anyio
 import structlog
 
 from gears.dead_letters import DeadLetter
-from gears.document import decode, to_text, version_of
+from gears.documents.stored import read_stored, text_of
 from gears.engines import Engine
 from gears.errors import RedisRefused, Refused
 from gears.failpoint import reached
-from gears.mongo import Store
+from gears.mongo import Store, Upsert
 from gears.redis import Redis
 from gears.refusals import record_refusals
 from gears.stream import EntryId, Names, reaches
@@ -80,7 +81,7 @@ async def refuse(
         except Refused:
             await _delete(redis, refusal.entries.key)  # MongoDB can't hold anything under such a key
         else:
-            await _give_back(engine, store, document_id, refusal.seen, since=ahead.seen)
+            await _give_back(engine, store, document_id, refusal.seen, ahead)
         reached("rolled back")
     return entries
 
@@ -101,8 +102,32 @@ async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead:
         await ahead.look(last)
     for check in stale:
         if check.seen is not None and not ahead.written(check.entries.key, last):
-            await _give_back(engine, store, check.document_id, check.seen, since=ahead.seen)
+            await _give_back(engine, store, check.document_id, check.seen, ahead)
             reached("fill put right")
+
+
+async def give_ids(engine: Engine, upserts: Sequence[tuple[Upsert, bytes]], ahead: Ahead, *, last: EntryId) -> None:
+    """Where a document in Redis lacks its id, or has another one, give Redis what MongoDB has got.
+
+    Args:
+        engine: the mapping's engine.
+        upserts: what has been committed, each with the JSON text that Redis held.
+        ahead: tells of later writes.
+        last: the last entry of the batch.
+    """
+    mapping = engine.mapping
+
+    async def give(upsert: Upsert, seen: bytes) -> None:
+        committed = read_stored(mapping, upsert.document)
+        if committed is not None and not ahead.written(mapping.key(upsert.document_id).encode(), last):
+            text = await text_of(mapping, committed)
+            await _roll_back(engine, upsert.document_id, seen, text, upsert.version, ahead)
+
+    await ahead.look(last)
+    async with anyio.create_task_group() as tasks:
+        for upsert, seen in upserts:
+            tasks.start_soon(give, upsert, seen)
+    reached("ids given")
 
 
 def _versions(engine: Engine, refusals: Sequence[Refusal]) -> dict[str, int]:
@@ -129,12 +154,18 @@ async def _delete(redis: Redis, key: bytes) -> None:
         await pipeline.execute()
 
 
-async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, *, since: EntryId) -> None:
+async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, ahead: Ahead) -> None:
     stored = await store.find(document_id)
-    document = None if stored is None else to_text(decode(stored))
-    version = 0 if stored is None else version_of(stored)
+    document = None if stored is None else await text_of(engine.mapping, stored)
+    version = 0 if stored is None else stored.version
+    await _roll_back(engine, document_id, seen, document, version, ahead)
+
+
+async def _roll_back(
+    engine: Engine, document_id: str, seen: bytes, document: bytes | None, version: int, ahead: Ahead
+) -> None:
     try:
-        await engine.roll_back(document_id, seen, document, version=version, since=since)
+        await engine.roll_back(document_id, seen, document, version=version, since=ahead.seen)
     except RedisRefused as error:
         log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
 

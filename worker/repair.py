@@ -11,7 +11,7 @@ import anyio
 import structlog
 
 from gears.audit_store import AuditStore
-from gears.document import decode, to_text
+from gears.documents.stored import text_of
 from gears.engines import Absent, Engine
 from gears.errors import ForeignKey, PreconditionFailed, RedisRefused
 from gears.failpoint import reached
@@ -117,7 +117,7 @@ async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None
 async def _roll_back(engine: Engine, store: AuditStore, proof: Proof) -> None:
     """Give Redis what MongoDB holds, which is not of what Redis has forgotten any more: what comes later is newer."""
     document_id, held = engine.mapping.id_of(proof.key), proof.mongo_version or 0
-    document = None if proof.stored is None else to_text(decode(proof.stored))
+    document = None if proof.stored is None else await text_of(engine.mapping, proof.stored)
     version = 0 if proof.stored is None else held
     seen = proof.state if isinstance(proof.state, bytes) else b""
     try:

@@ -11,9 +11,8 @@ import anyio
 
 from gears.audit_store import AuditStore
 from gears.backlog import last_entry
-from gears.document import decode, to_text, version_of
+from gears.documents.stored import Stored, text_of
 from gears.engines import Engine
-from gears.mongo import Document
 from gears.redis import Redis
 from gears.stream import Names
 from worker.committed import wait_committed
@@ -77,7 +76,7 @@ class Restore:
         total, done = await self._store.estimated_count(), 0
         async for page in self._store.scan():
             for start in range(0, len(page), _AT_ONCE):
-                ids = [document[self._mapping.id_field] for document in page[start : start + _AT_ONCE]]
+                ids = [stored.id for stored in page[start : start + _AT_ONCE]]
                 await self._restore(ids)
                 done += len(ids)
                 self._on_progress(self._mapping.prefix, done, max(done, total))
@@ -111,10 +110,10 @@ class Restore:
             if ticket is not None:
                 tickets[document_id] = ticket
 
-        async def fill(document_id: str, document: Document) -> None:
+        async def fill(document_id: str, document: Stored) -> None:
             nonlocal filled
-            version, text = version_of(document), to_text(decode(document))
-            result = await self._engine.fill(document_id, text, version=version, ticket=tickets[document_id])
+            text = await text_of(self._mapping, document)
+            result = await self._engine.fill(document_id, text, version=document.version, ticket=tickets[document_id])
             filled += result is not None
 
         async with anyio.create_task_group() as tasks:
@@ -124,6 +123,6 @@ class Restore:
         deleted = await self._store.tombstones(list(tickets))
         async with anyio.create_task_group() as tasks:
             for document_id, document in stored.items():
-                if not 0 < version_of(document) <= deleted.get(document_id, -1):  # else it was deleted, and is back
+                if not 0 < document.version <= deleted.get(document_id, -1):  # else it was deleted, and is back
                     tasks.start_soon(fill, document_id, document)
         return filled

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from gears.checkpoint import Checkpoint
-from gears.document import decode, to_text
+from gears.documents.stored import text_of
 from gears.engines import Engine
 from gears.failpoint import reached
 from gears.redis import Redis, read_at_once, server_run
@@ -132,8 +132,8 @@ class Rewind:
             reached("deletes given back")
         async for documents in self._store.documents_above(above, fence=fence, waiting=waiting):
             report.documents += len(documents)
-            id_field = self._engine.mapping.id_field
-            states = {found[id_field]: to_text(decode(found)) for found in documents}
+            mapping = self._engine.mapping
+            states: dict[str, bytes | None] = {stored.id: await text_of(mapping, stored) for stored in documents}
             report.restored += await self._give_back(states, lease)
             reached("documents given back")
         await end_rewind(self._redis, self._names, lease.token)

@@ -3,13 +3,20 @@
 import hashlib
 import secrets
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
+from anyio import to_thread
+
+from gears.documents.redis_text import for_redis
 from gears.engines.base import Absent, Any_, Condition, Engine, Equals, Present, Written
 from gears.errors import BacklogFull, ForeignKey, LeaseLost, PreconditionFailed, Unchecked
 from gears.stream import EntryId
+
+_LARGE = 64 * 1024
+"""Bytes from which on a document is looked through in a thread."""
 
 
 class CallEngine(Engine):
@@ -22,9 +29,9 @@ class CallEngine(Engine):
         return f"writethrough_{spelled}"
 
     async def put(self, document_id: str, document: bytes, condition: Condition, *, backlog_limit: int) -> Written:
-        return _written(
-            await self._call("put", document_id, document, *_condition(condition), backlog_limit), condition
-        )
+        text, *increments = await _for_redis(document)
+        reply = await self._call("put", document_id, text, *_condition(condition), backlog_limit, *increments)
+        return _written(reply, condition)
 
     async def delete(self, document_id: str, condition: Condition, *, backlog_limit: int) -> Written:
         return _written(await self._call("remove", document_id, *_condition(condition), backlog_limit), condition)
@@ -34,11 +41,13 @@ class CallEngine(Engine):
         return ticket
 
     async def fill(self, document_id: str, document: bytes, *, version: int, ticket: bytes) -> bytes | None:
-        filled: bytes | None = await self._call("fill", document_id, document, int(version), ticket)
+        text, *increments = await _for_redis(document)
+        filled: bytes | None = await self._call("fill", document_id, text, int(version), ticket, *increments)
         return filled
 
     async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str) -> bool:
-        done = await self._call("restore", document_id, document or b"", str(since), token)
+        text, *increments = await _for_redis(document)
+        done = await self._call("restore", document_id, text, str(since), token, *increments)
         if done == b"lease lost":
             raise LeaseLost("another committer took over")
         return bool(done == b"1")
@@ -46,12 +55,22 @@ class CallEngine(Engine):
     async def roll_back(
         self, document_id: str, seen: bytes, document: bytes | None, *, version: int, since: EntryId
     ) -> bool:
-        done = await self._call("roll_back", document_id, seen, document or b"", version, str(since))
+        text, *increments = await _for_redis(document)
+        done = await self._call("roll_back", document_id, seen, text, version, str(since), *increments)
         return bool(done == b"1")
 
     @abstractmethod
     async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
         """Run one of the recipe's functions on a key; raises as `Engine` says."""
+
+
+async def _for_redis(document: bytes | None) -> Sequence[str | bytes]:
+    """The text that Redis reads as exactly this document, and the increments that it takes; see `for_redis`."""
+    if document is None:
+        return (b"",)
+    if len(document) < _LARGE:
+        return for_redis(document)
+    return await to_thread.run_sync(for_redis, document)
 
 
 def recipe(name: str) -> str:

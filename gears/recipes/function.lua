@@ -62,14 +62,17 @@ local function own(key)
     redis.call('PUBLISH', config.own, key)
 end
 
--- Brings the key to this state; returns Redis's error, if any.
-local function set(key, document)
+-- Brings the key to this state; returns Redis's error, if any. What follows the document are pairs of a path and an
+-- amount: numbers that the parser of JSON doesn't read exactly.
+local function set(key, document, ...)
     if document == '' then
         if redis.call('DEL', key) == 1 then own(key) end
         return
     end
     local reply = redis.pcall('JSON.SET', key, '$', document)
     if reply['err'] then return reply end
+    local increments = {...}
+    for i = 1, #increments, 2 do redis.call('JSON.NUMINCRBY', key, increments[i], increments[i + 1]) end
     own(key)
 end
 
@@ -100,12 +103,12 @@ local function maybe_pending(key)
     return redis.call('XLEN', config.stream) > MOST_SEARCHED or written_since(key, '0-0')
 end
 
-local function put(key, document, condition, expected, limit)
+local function put(key, document, condition, expected, limit, ...)
     local word = obstacle(key, condition, expected, limit)
     if word then return {word} end
     local existed = redis.call('EXISTS', key)
     local id = add(key, 'json.set')
-    local failure = set(key, document)
+    local failure = set(key, document, ...)
     if failure then
         redis.call('XDEL', config.stream, id)
         return failure
@@ -131,10 +134,10 @@ local function ticket(key, token)
     return redis.call('GET', ticket_of(key))
 end
 
-local function fill(key, document, version, token)
+local function fill(key, document, version, token, ...)
     if redis.call('EXISTS', key) == 1 or redis.call('GET', ticket_of(key)) ~= token then return false end
     local id = add(key, 'fill', 'v', version)
-    local failure = set(key, document)
+    local failure = set(key, document, ...)
     if failure then
         redis.call('XDEL', config.stream, id)
         return failure
@@ -142,18 +145,21 @@ local function fill(key, document, version, token)
     return current(key)
 end
 
-local function roll_back(key, seen, document, version, since)
+local function roll_back(key, seen, document, version, since, ...)
     if kind(key) ~= JSON_TYPE or current(key) ~= seen or written_since(key, since) then return '0' end
+    local left = redis.call('PTTL', key)
     add(key, 'fill', 'v', version)
-    return set(key, document) or '1'
+    local failure = set(key, document, ...)
+    if left > 0 then redis.call('PEXPIRE', key, left) end
+    return failure or '1'
 end
 
-local function restore(key, document, since, token)
+local function restore(key, document, since, token, ...)
     if redis.call('GET', config.lease) ~= token then return 'lease lost' end
     local found = kind(key)
     if (found ~= 'none' and found ~= JSON_TYPE) or written_since(key, since) then return '0' end
     redis.call('DEL', ticket_of(key))
-    return set(key, document) or '1'
+    return set(key, document, ...) or '1'
 end
 
 -- Adds an entry for each key that a plain client wrote; pairs of key and its latest event. A write that is learned of

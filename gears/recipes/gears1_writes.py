@@ -119,13 +119,18 @@ def current(key):
     return execute("JSON.GET", key) or ""
 
 
-def bring(key, document):
-    """Give the key this document, or delete it, without its being captured."""
+def bring(key, document, increments=()):
+    """Give the key this document, or delete it, without its being captured.
+
+    The increments are paths and amounts, in turn: numbers that the parser of JSON doesn't read exactly.
+    """
     state = shared()
     state.muted = True
     try:
         if document:
             execute("JSON.SET", key, "$", document)
+            for path, amount in zip(increments[::2], increments[1::2]):
+                execute("JSON.NUMINCRBY", key, path, amount)
         else:
             execute("DEL", key)
     finally:
@@ -163,7 +168,7 @@ def written_since(key, since):
     return False
 
 
-def put(key, document, condition, expected, limit):
+def put(key, document, condition, expected, limit, *increments):
     """Store a document and capture it."""
     word = obstacle(key, condition, expected, limit)
     if word:
@@ -171,7 +176,7 @@ def put(key, document, condition, expected, limit):
     existed = execute("EXISTS", key)
     entry = add(key, "json.set")
     try:
-        bring(key, document)
+        bring(key, document, increments)
     except Exception:
         execute("XDEL", CONFIG["stream"], entry)
         raise
@@ -198,34 +203,37 @@ def ticket(key, token):
     return [execute("GET", ticket_of(key))]
 
 
-def fill(key, document, filled_from, token):
+def fill(key, document, filled_from, token, *increments):
     """Give Redis what MongoDB holds."""
     if execute("EXISTS", key) or execute("GET", ticket_of(key)) != token:
         return []
     entry = add(key, "fill", "v", filled_from)
     try:
-        bring(key, document)
+        bring(key, document, increments)
     except Exception:
         execute("XDEL", CONFIG["stream"], entry)
         raise
     return [current(key)]
 
 
-def roll_back(key, seen, document, filled_from, since):
+def roll_back(key, seen, document, filled_from, since, *increments):
     """Give Redis back what MongoDB holds, after a refusal."""
     if execute("TYPE", key) != JSON_TYPE or current(key) != seen or written_since(key, since):
         return ["0"]
+    left = execute("PTTL", key)
     add(key, "fill", "v", filled_from)
-    bring(key, document)
+    bring(key, document, increments)
+    if left > 0:
+        execute("PEXPIRE", key, str(left))
     return ["1"]
 
 
-def restore(key, document, since, token):
+def restore(key, document, since, token, *increments):
     """Give Redis what it lost, uncaptured."""
     if execute("GET", CONFIG["lease"]) != token:
         return ["lease lost"]
     if execute("TYPE", key) not in ("none", JSON_TYPE) or written_since(key, since):
         return ["0"]
     execute("DEL", ticket_of(key))
-    bring(key, document)
+    bring(key, document, increments)
     return ["1"]

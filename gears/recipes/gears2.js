@@ -90,13 +90,22 @@ function obstacle(client, key, condition, expected, limit) {
     return null;
 }
 
-redis.registerFunction('put', (client, key, document, condition, expected, limit) => {
+// Stores a document. What follows it are pairs of a path and an amount: numbers that the parser of JSON doesn't read
+// exactly.
+function set(client, key, document, increments) {
+    client.call('JSON.SET', key, '$', document);
+    for (let i = 0; i < increments.length; i += 2) {
+        client.call('JSON.NUMINCRBY', key, increments[i], increments[i + 1]);
+    }
+}
+
+redis.registerFunction('put', (client, key, document, condition, expected, limit, ...increments) => {
     const word = obstacle(client, key, condition, expected, limit);
     if (word !== null) return [word];
     const existed = exists(client, key) ? '1' : '0';
     const id = add(client, key, 'json.set');
     try {
-        client.call('JSON.SET', key, '$', document);
+        set(client, key, document, increments);
     } catch (error) {
         client.call('XDEL', config.stream, id);
         throw error;
@@ -127,18 +136,20 @@ redis.registerFunction('ticket', (client, key, token) => {
     return String(client.call('GET', ticketOf(key)));
 }, {description: 'lets the caller read a key from MongoDB and fill it; any write to the key takes this away'});
 
-redis.registerFunction('fill', (client, key, document, version, token) => {
+redis.registerFunction('fill', (client, key, document, version, token, ...increments) => {
     if (exists(client, key) || String(client.call('GET', ticketOf(key))) !== token) return null;
     add(client, key, 'fill', 'v', version);
-    client.call('JSON.SET', key, '$', document);
+    set(client, key, document, increments);
     return current(client, key);
 }, {description: 'gives Redis what MongoDB holds'});
 
-redis.registerFunction('roll_back', (client, key, seen, document, version, since) => {
+redis.registerFunction('roll_back', (client, key, seen, document, version, since, ...increments) => {
     if (!isJson(client, key) || current(client, key) !== seen || writtenSince(client, key, since)) return '0';
+    const left = Number(client.call('PTTL', key));
     add(client, key, 'fill', 'v', version);
     if (document === '') client.call('DEL', key);
-    else client.call('JSON.SET', key, '$', document);
+    else set(client, key, document, increments);
+    if (left > 0) client.call('PEXPIRE', key, String(left));
     return '1';
 }, {description: 'gives Redis back what MongoDB holds after a refusal', flags: [redis.functionFlags.ALLOW_OOM]});
 
@@ -152,12 +163,12 @@ function writtenSince(client, key, since) {
     return false;
 }
 
-redis.registerFunction('restore', (client, key, document, since, token) => {
+redis.registerFunction('restore', (client, key, document, since, token, ...increments) => {
     if (client.call('GET', config.lease) !== token) return 'lease lost';
     const type = String(client.call('TYPE', key));
     if ((type !== 'none' && type !== JSON_TYPE) || writtenSince(client, key, since)) return '0';
     client.call('DEL', ticketOf(key));
     if (document === '') client.call('DEL', key);
-    else client.call('JSON.SET', key, '$', document);
+    else set(client, key, document, increments);
     return '1';
 }, {description: 'gives Redis what it lost, uncaptured', flags: [redis.functionFlags.ALLOW_OOM]});

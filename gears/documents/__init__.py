@@ -1,0 +1,1 @@
+"""Documents: JSON, BSON, ids, numbers and sizes; pure."""
