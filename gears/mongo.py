@@ -19,7 +19,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import DeleteOne, ReadPreference, ReplaceOne, UpdateOne
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -58,6 +58,11 @@ _TRANSIENT = frozenset(
     # TransactionTooOld, SnapshotUnavailable, ClientDisconnect, TemporarilyUnavailable (cache full), UserWritesBlocked
     | {225, 246, 279, 365, 371}
 )
+
+
+UNREADABLE = frozenset({2, 5, 9, 14, 15, 22, 52, 54, 55, 56, 57, 10334, 17280, 17419})
+"""Codes with which servers answer a whole command when they can't read a document in it, such as BadValue, Overflow,
+FailedToParse, TypeMismatch, InvalidBSON and BSONObjectTooLarge: https://github.com/mongodb/mongo, `error_codes.yml`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,12 +327,33 @@ class Store:
         except BulkWriteError as error:
             refused = await self._refusals(changes, error)
             inserted = [upserted["index"] for upserted in error.details.get("upserted", [])]
+        except OperationFailure as error:
+            return await self._unreadable(changes, error)
         else:
             inserted = list(result.upserted_ids or {})
         reached("documents written")
         if inserted:
             await self._delete_again([changes[index] for index in inserted])
         return refused
+
+    async def _unreadable(self, changes: Sequence[Change], error: OperationFailure) -> dict[str, str]:
+        """Tell a document that the server can't read, so that it did nothing at all, from other failures (raised).
+
+        The document is to blame if it fails alone and again, while the same command with an empty one is taken.
+        """
+        if len(changes) > 1 or not isinstance(changes[0], Upsert) or error.code not in UNREADABLE:
+            raise error
+        change = changes[0]
+        never = {"$and": [self._older(change), {"_id": {"$exists": False}}]}
+        either: tuple[Any, ...] = ({}, RawBSONDocument(change.document))
+        for document in either:
+            try:
+                await self._documents.replace_one(never, document)
+            except OperationFailure as again:
+                if not document or again.code != error.code:
+                    raise
+                return {change.document_id: f"MongoDB can't read it (code {error.code})"}
+        raise error
 
     async def _delete_again(self, inserted: Sequence[Change]) -> None:
         """Delete what was inserted late, by a committer that was held up, after another one had deleted it."""

@@ -220,3 +220,32 @@ async def _absent(stack: Stack, key: str) -> bool:
 async def _rolled_back(stack: Stack, document_id: str, expected: object) -> bool:
     document = await stack.get(document_id)
     return bool(document == expected) and await stack.redis_client.xlen("sync:{todos}") == 0
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        {"at": {"$date": {"$numberLong": str(2**62)}}},
+        {"$ref": {"a": 1}},
+        {"deep": [{"$bson": {"base64": "AgAAAP8A", "type": "02"}}]},
+    ],
+    ids=["a date far ahead", "a reference to nothing", "a string that is no UTF-8"],
+)
+async def test_a_document_that_the_server_cannot_read_stops_no_other(
+    own_stack: Stack, unreadable: dict[str, Any]
+) -> None:
+    """The embedded server refuses the whole command then; another one may take it."""
+    await own_stack.start()
+    await own_stack.worker.stop()
+    for n in range(20):
+        await own_stack.set(f"{n}", {"id": f"{n}", "n": n}, prefix="notes")
+        if n == 10:
+            await own_stack.set("unreadable", {"id": "unreadable", "x": unreadable}, prefix="notes")
+    await own_stack.worker.start()
+    await own_stack.drained("notes", within=30)
+    assert await own_stack.mongo_client.test.notes.count_documents({"n": {"$gte": 0}}) == 20
+    answer = await own_stack.client.put("/notes/unreadable", json={"x": unreadable})
+    assert answer.status_code in (200, 201, 422)
+    cached, page = await own_stack.get("unreadable", "notes"), (await own_stack.client.get("/notes")).json()
+    assert [each["id"] for each in page["items"]].count("unreadable") == (cached is not None)
+    assert (cached is not None) == answer.is_success

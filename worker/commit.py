@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import anyio
 import structlog
 from anyio import to_thread
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from gears.backlog import last_entry
@@ -20,7 +20,7 @@ from gears.errors import Refused, Rewound
 from gears.failpoint import reached
 from gears.gaps import Gap, Runs
 from gears.lane import Wire
-from gears.mongo import Change, MongoError, Upsert
+from gears.mongo import UNREADABLE, Change, MongoError, Upsert
 from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.rewind_store import RewindStore
@@ -143,7 +143,7 @@ class Committer:
                 try:
                     following = await self._commit(this)
                 except PyMongoError as error:
-                    if error.timeout:
+                    if error.timeout or (isinstance(error, OperationFailure) and error.code in UNREADABLE):
                         most = max(1, len(batch.keys) // 2)
                     raise
                 position = batch.entries[-1].id
