@@ -264,7 +264,7 @@ async def test_delays(direct: Client, proxy: WireProxy, client: Client, name: st
                 await client.test[name].insert_one({"_id": i})
             except WriteConcernError:
                 assert i == 2
-        assert 0.2 <= monotonic() - started < 1
+        assert monotonic() - started >= 0.2
     with proxy.rule(on("insert", name), delay(0.4)):
         async with connect(proxy, timeoutMS=100) as hasty:
             with pytest.raises(PyMongoError):
