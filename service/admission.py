@@ -1,7 +1,9 @@
 """How many writes, and how many bytes of them, are in flight at a time, so that memory stays bounded."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
 
 from service.problems import OVERLOADED, Problem
 
@@ -12,12 +14,20 @@ MAX_BYTES = 256 * 1024 * 1024
 """Most bytes of bodies in flight."""
 
 
+LARGE = 1024 * 1024
+"""Bytes of a body from which on its write waits for its turn."""
+
+TURN_SECONDS = 30.0
+"""How long it waits for that."""
+
+
 class Admission:
     """What is in flight in this process."""
 
     def __init__(self) -> None:
         self.writes = 0
         self.bytes = 0
+        self._turn = anyio.Lock()
 
     @contextmanager
     def admit(self) -> Iterator["Ticket"]:
@@ -28,6 +38,28 @@ class Admission:
         finally:
             self.writes -= ticket.begun
             self.bytes -= ticket.held
+
+    @asynccontextmanager
+    async def turn(self, size: int) -> AsyncIterator[None]:
+        """Let only one large write at a time be under way, so that small ones needn't wait for more than that.
+
+        Args:
+            size: bytes of its body.
+
+        Raises:
+            Problem: its turn didn't come in time.
+        """
+        if size < LARGE:
+            yield
+            return
+        with anyio.move_on_after(TURN_SECONDS):
+            await self._turn.acquire()
+        if self._turn.statistics().owner != anyio.get_current_task():
+            raise Problem(OVERLOADED, f"other large writes took longer than {TURN_SECONDS:g} s")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
 
 class Ticket:

@@ -26,6 +26,9 @@ _GLANCE_SECONDS = 1.0
 _READ_SECONDS = 2.0
 """Deadline of reading from MongoDB what a request can't do without."""
 
+_LARGE = 64 * 1024
+"""Bytes from which on sending a document costs more than asking MongoDB."""
+
 _ATTEMPTS = 20
 """How often a write is tried that depends on a state which others keep changing."""
 
@@ -99,8 +102,9 @@ class Documents:
         """Store a document, whether it exists or not."""
         if conditions.given:
             return await self._change(document_id, conditions, lambda _: _at_once(text))
-        with suppress(PreconditionFailed):
-            return Put(await self._put(document_id, text, Present()), created=False)
+        if len(text) < _LARGE:  # which is sent once, whatever that costs otherwise
+            with suppress(PreconditionFailed):
+                return Put(await self._put(document_id, text, Present()), created=False)
         try:
             cold = await self._is_cold(document_id, _GLANCE_SECONDS)
         except Problem:

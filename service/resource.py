@@ -83,11 +83,12 @@ class Resource:
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
-            document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
-            after = await self._confirmations.prepared(self.mapping)
-            written = await self._documents.create(document_id, text, id_is_new=made)
-            headers = {"Location": path_of(self.mapping, document_id)}
-            return await self._written(201, written.id, written.document, preferences, headers, after=after)
+            async with self._admission.turn(len(body)):
+                document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
+                after = await self._confirmations.prepared(self.mapping)
+                written = await self._documents.create(document_id, text, id_is_new=made)
+                headers = {"Location": path_of(self.mapping, document_id)}
+                return await self._written(201, written.id, written.document, preferences, headers, after=after)
 
     async def read(self, request: Request) -> Response:
         """One document, as Redis holds it."""
@@ -115,12 +116,13 @@ class Resource:
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
-            text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
-            after = await self._confirmations.prepared(self.mapping)
-            put = await self._documents.put(document_id, text, conditions)
-            return await self._written(
-                201 if put.created else 200, put.written.id, put.written.document, preferences, after=after
-            )
+            async with self._admission.turn(len(body)):
+                text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
+                after = await self._confirmations.prepared(self.mapping)
+                put = await self._documents.put(document_id, text, conditions)
+                return await self._written(
+                    201 if put.created else 200, put.written.id, put.written.document, preferences, after=after
+                )
 
     async def patch(self, request: Request) -> Response:
         """Change a document by a JSON Merge Patch."""
@@ -129,9 +131,10 @@ class Resource:
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
             body = await read_body(request, MERGE_PATCH, ticket)
-            after = await self._confirmations.prepared(self.mapping)
-            written = await self._patch(document_id, body, conditions)
-            return await self._written(200, written.id, written.document, preferences, after=after)
+            async with self._admission.turn(len(body)):
+                after = await self._confirmations.prepared(self.mapping)
+                written = await self._patch(document_id, body, conditions)
+                return await self._written(200, written.id, written.document, preferences, after=after)
 
     async def delete(self, request: Request) -> Response:
         """Delete a document."""

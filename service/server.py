@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 
 from gears.logging import configure
+from gears.memory import give_back_large_blocks
 from gears.settings import Settings
 from service.app import create_app
 from service.http import HttpProtocol, raise_file_limit
@@ -37,6 +38,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     """
     check_exposed(settings, host)
     raise_file_limit()
+    give_back_large_blocks()
     app = create_app(settings)
     configure(settings.log_level)
     logging.basicConfig(handlers=[_ToStructlog()], level=settings.log_level.upper(), force=True)

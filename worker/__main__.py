@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from gears import logging
 from gears.errors import ConfigError
+from gears.memory import give_back_large_blocks
 from gears.mongo import open_client
 from gears.redis import connect
 from gears.settings import Settings
@@ -83,6 +84,7 @@ def _finish(work: Callable[[Settings], Awaitable[int]]) -> None:
 
 async def _run(settings: Settings, roles: Sequence[type[Leader] | type[Reconciler]]) -> None:
     logging.configure(settings.log_level)
+    give_back_large_blocks()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     mongo = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
     try:

@@ -180,7 +180,9 @@ class Committer:
         runs = replace(self._runs)
         gaps = tuple(runs.follow(entries))
         checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, beside=beside, gaps=gaps)
-        refused, following = await self._write([change for _, change in changes.values()], checkpoint)
+        refused, following = await self._write(
+            [change for _, change in changes.values()], checkpoint, ahead=not batch.is_large
+        )
         for document_id, reason in refused.items():
             key, _ = changes[document_id]
             seen = states[key.key]
@@ -224,12 +226,15 @@ class Committer:
         except Refused:
             return None
 
-    async def _write(self, changes: Sequence[Change], checkpoint: Checkpoint) -> tuple[dict[str, str], _Work | None]:
+    async def _write(
+        self, changes: Sequence[Change], checkpoint: Checkpoint, *, ahead: bool
+    ) -> tuple[dict[str, str], _Work | None]:
         """Have MongoDB write, and meanwhile read what follows, if there is more already; refusals by document's id.
 
-        A batch that takes all there is leaves the next one to grow until this one is written.
+        A batch that takes all there is leaves the next one to grow until this one is written; and where one takes much
+        memory, two would take too much.
         """
-        if checkpoint.newest == checkpoint.committed:
+        if checkpoint.newest == checkpoint.committed or not ahead:
             return await self._store.commit(changes, checkpoint), None
         following: list[_Work] = []
         refused: dict[str, str] = {}

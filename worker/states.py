@@ -11,7 +11,7 @@ from worker.plan import Gone, KeyEntries, State, coalesce
 
 JSON_TYPE = b"ReJSON-RL"
 
-READ_BYTES = 8 * 1024 * 1024
+READ_BYTES = 4 * 1024 * 1024
 """How much of documents is read at a time, the last one not counted."""
 
 _WAIT_MS = 500
@@ -73,6 +73,11 @@ class Batch:
     newest: EntryId
     watermark: EntryId
     clock: EntryId
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its documents take much memory."""
+        return sum(len(state) for state in self.states.values() if isinstance(state, bytes)) > READ_BYTES // 4
 
 
 class Reader:

@@ -46,9 +46,9 @@ def for_redis(document: bytes) -> Sequence[str | bytes]:
 
 def _rewritten(document: bytes) -> tuple[bytes, list[tuple[int, Sequence[str]]]]:
     """The text with all numbers as Redis reads them, and where numbers stand in it that take increments."""
-    parts: list[bytes] = []
+    text = bytearray()
     increments: list[tuple[int, Sequence[str]]] = []
-    copied = size = 0
+    copied = 0
     for match in _NUMBERS.finditer(document):
         token = match[1]
         if token is None or (len(token) < 17 and b"e" not in token and b"E" not in token):
@@ -56,14 +56,13 @@ def _rewritten(document: bytes) -> tuple[bytes, list[tuple[int, Sequence[str]]]]
         if token.lstrip(b"-").isdigit():
             continue  # an integer
         number = text_for_redis(float(token))
-        parts += document[copied : match.start()], number.text.encode()
-        size += match.start() - copied
+        text += document[copied : match.start()]
         if number.increments:
-            increments.append((size, number.increments))
-        size += len(number.text)
+            increments.append((len(text), number.increments))
+        text += number.text.encode()
         copied = match.end()
-    parts.append(document[copied:])
-    return b"".join(parts), increments
+    text += document[copied:]
+    return bytes(text), increments
 
 
 def read_again(document: bytes) -> bytes:
