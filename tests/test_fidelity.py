@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import anyio
 import bson
 import httpx
 import pytest
@@ -19,6 +20,8 @@ from bson.raw_bson import RawBSONDocument
 from pydantic_core import from_json, to_json
 
 from gears.documents.json_bson import document_bson, elements, same
+from gears.documents.numbers import text_for_redis
+from tests.engines import KindStack
 from tests.stack import Stack, eventually
 from tests.test_audit import audit
 
@@ -424,3 +427,38 @@ async def test_no_bit_of_a_double_is_changed(system: Stack, client: httpx.AsyncC
         assert await in_redis(system, key) == put.content
         for document in (from_json(got.content), found):
             assert bits([document["x"], *document["deep"]["a b"][0]["é"]]) == bits(numbers)
+
+
+@pytest.mark.parametrize("kind", ["redis-stack-7.4-gears2", "redis-8.2-function", "valkey-9.1-function"])
+async def test_numbers_that_take_an_increment_are_written_and_filled_as_one_write(
+    tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    """Under any name; and the events of an increment are taken for no write of a plain client."""
+    source = random.Random(3)
+    numbers = [number for number in any_doubles(source, 20_000) if text_for_redis(number).increment][:60]
+    names = ["x", "", " a", "a\\b", "a\\\\b", "\"'", "a.b", "$", "é😀", "\n", "]", "'", '"', "a", "a\\", "\\"]
+    document: dict[str, Any] = {
+        name: {"n": [source.choice(numbers), {"é": source.choice(numbers)}], name: 1} for name in names
+    }
+    document = {"all": document | {f"{name}!": source.choice(numbers) for name in names}}
+    stack = KindStack(tmp_path_factory.mktemp("increments"), kind)
+    try:
+        await stack.start_redis()
+        await stack.start(stack.mongo, stack.worker, stack.api)
+        put = await stack.client.put("/notes/a", json=document)
+        assert put.status_code == 201, put.text
+        assert same(from_json(put.content), {"id": "a"} | document)
+        notes: Any = stack.mongo_client.test.notes.with_options(CodecOptions(document_class=RawBSONDocument))
+        before = await notes.find_one({"id": "a"})
+        added = (await stack.redis_client.xinfo_stream("sync:{notes}"))["entries-added"]
+        await expire(stack, "notes:a")
+        assert (await stack.client.get("/notes/a")).content == put.content
+        assert await in_redis(stack, "notes:a") == put.content
+        await anyio.sleep(
+            1.5
+        )  # by then the listener has captured what it takes for a plain client's, and it is rechecked
+        await stack.drained("notes")
+        assert await notes.find_one({"id": "a"}) == before
+        assert (await stack.redis_client.xinfo_stream("sync:{notes}"))["entries-added"] == added + 1
+    finally:
+        await stack.close()

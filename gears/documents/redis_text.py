@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from gears.documents.numbers import read_by_redis, shortest, text_for_redis
+from gears.documents.numbers import json_path, path_by_number, read_by_redis, shortest, text_for_redis
 
 _LARGE = 64 * 1024
 """Bytes from which on a document isn't made a tree of objects."""
@@ -30,24 +31,37 @@ def for_redis(document: bytes) -> Sequence[str | bytes]:
     if not _NEEDS_CARE.search(document):
         return (document,)
     text, increments = _rewritten(document)
-    if increments and len(document) < _LARGE:
-        text, increments = _rewritten(to_json(from_json(document)))  # each name once, so that each path is one number's
-    paths = _paths(text, [place for place, _ in increments])
-    return (
-        text,
-        *(
-            part
-            for path, (_, each) in zip(paths, increments, strict=True)
-            for amount in each
-            for part in (path, amount)
-        ),
-    )
+    if not increments:
+        return (text,)
+    if len(document) < _LARGE:
+        document = to_json(from_json(document))  # each name once, so that each path is one number's
+    text, increments = _rewritten(document)
+    places = _places(text, [increment.at for increment in increments])
+    if any(json_path(place) is None for place in places):
+        text, increments = _rewritten(document, taken=_numbers_in(document))
+    parts: list[str | bytes] = [text]
+    for place, increment in zip(places, increments, strict=True):
+        parts += (json_path(place) or path_by_number(place, increment.base), increment.amount)
+    return parts
 
 
-def _rewritten(document: bytes) -> tuple[bytes, list[tuple[int, Sequence[str]]]]:
-    """The text with all numbers as Redis reads them, and where numbers stand in it that take increments."""
+class _Increment(NamedTuple):
+    at: int
+    """Where in the text its number stands."""
+    base: float
+    """What Redis reads there."""
+    amount: str
+
+
+def _rewritten(document: bytes, taken: set[float] | None = None) -> tuple[bytes, list[_Increment]]:
+    """The text with all numbers as Redis reads them, and the increments that some take.
+
+    Args:
+        document: JSON text.
+        taken: doubles that no number with an increment may be read as; each that one is read as is added.
+    """
     text = bytearray()
-    increments: list[tuple[int, Sequence[str]]] = []
+    increments: list[_Increment] = []
     copied = 0
     for match in _NUMBERS.finditer(document):
         token = match[1]
@@ -55,14 +69,20 @@ def _rewritten(document: bytes) -> tuple[bytes, list[tuple[int, Sequence[str]]]]
             continue
         if token.lstrip(b"-").isdigit():
             continue  # an integer
-        number = text_for_redis(float(token))
+        number = text_for_redis(float(token), taken or ())
         text += document[copied : match.start()]
-        if number.increments:
-            increments.append((len(text), number.increments))
+        if number.increment is not None:
+            increments.append(_Increment(len(text), read_by_redis(number.text), number.increment))
+            if taken is not None:
+                taken.add(increments[-1].base)
         text += number.text.encode()
         copied = match.end()
     text += document[copied:]
     return bytes(text), increments
+
+
+def _numbers_in(document: bytes) -> set[float]:
+    return {float(match[1]) for match in _NUMBERS.finditer(document) if match[1] is not None}
 
 
 def read_again(document: bytes) -> bytes:
@@ -77,12 +97,12 @@ def read_again(document: bytes) -> bytes:
     return _NUMBERS.sub(shown, document)
 
 
-def _paths(document: bytes, places: Sequence[int]) -> list[str]:
-    """The JSONPaths of the values that stand in these places, in order."""
-    paths: list[str] = []
+def _places(document: bytes, starts: Sequence[int]) -> list[list[str | int]]:
+    """The names and indexes that lead to the values that begin here in the text, in order."""
+    places: list[list[str | int]] = []
     stack: list[str | int] = []
     naming = False
-    for match in _STEPS.finditer(document) if places else ():
+    for match in _STEPS.finditer(document):
         token = match[0]
         if token in (b"{", b"["):
             stack.append("" if token == b"{" else 0)
@@ -97,21 +117,8 @@ def _paths(document: bytes, places: Sequence[int]) -> list[str]:
             naming = False
         elif naming:
             stack[-1] = from_json(token)
-        elif match.start() == places[len(paths)]:
-            paths.append(json_path(stack))
-            if len(paths) == len(places):
+        elif match.start() == starts[len(places)]:
+            places.append(list(stack))
+            if len(places) == len(starts):
                 break
-    return paths
-
-
-def json_path(steps: Sequence[str | int]) -> str:
-    """The JSONPath of a value, spelled as RedisJSON takes it for any name.
-
-    Args:
-        steps: names in objects and indexes in arrays, from the outermost on.
-    """
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f'["{_escaped(step)}"]' for step in steps)
-
-
-def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace('"', '\\"')
+    return places

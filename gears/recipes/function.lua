@@ -71,9 +71,12 @@ local function set(key, document, ...)
     end
     local reply = redis.pcall('JSON.SET', key, '$', document)
     if reply['err'] then return reply end
-    local increments = {...}
-    for i = 1, #increments, 2 do redis.call('JSON.NUMINCRBY', key, increments[i], increments[i + 1]) end
     own(key)
+    local increments = {...}
+    for i = 1, #increments, 2 do
+        redis.call('JSON.NUMINCRBY', key, increments[i], increments[i + 1])
+        own(key)
+    end
 end
 
 -- What keeps a write from being made: a word for the caller, or nil. What Redis may have forgotten equals nothing.

@@ -11,6 +11,7 @@ import anyio
 import httpx
 from redis.exceptions import RedisError
 
+from tests.torture import documents
 from tests.torture.clients import Recorder, Transport
 from tests.torture.faults import Faults
 from tests.torture.history import Side
@@ -58,16 +59,18 @@ async def compare(system: System, recorder: Recorder) -> dict[str, Any]:
     for key in KEYS:
         start = recorder.now()
         text = await system.redis.execute_command("JSON.GET", f"{PREFIX}:{key}")
-        document = None if text is None else json.loads(text) | {"id": key}
-        _record(recorder, key, document, Side.REDIS, start)
-        document = await system.documents.find_one({"id": key}, {"_id": 0, "_sync": 0})
-        _record(recorder, key, document, Side.MONGO, start)
+        document = None if text is None else json.loads(text)
+        _record(recorder, key, documents.value_in(document), document, Side.REDIS, start)
+        stored = (await system.stored(key)).get(key)
+        _record(recorder, key, documents.value_stored(stored), stored, Side.MONGO, start)
     return report
 
 
-def _record(recorder: Recorder, key: str, document: dict[str, Any] | None, side: Side, start: float) -> None:
-    value = None if document is None else document.get("v", "")
-    recorder.seen("end", "final", key, value, side, start, final=json.dumps(document, sort_keys=True))
+def _record(
+    recorder: Recorder, key: str, value: str | None, document: dict[str, Any] | None, side: Side, start: float
+) -> None:
+    names = [name for name in document or {} if name not in ("id", "_id", "_sync")]
+    recorder.seen("end", "final", key, value, side, start, final=json.dumps([value, names]))
 
 
 async def _nothing_wrong(what: Callable[[], Awaitable[str]]) -> None:

@@ -8,6 +8,7 @@ import anyio
 import httpx
 from pymongo.errors import PyMongoError
 
+from tests.torture import documents
 from tests.torture.clients import Recorder, Transport
 from tests.torture.history import Outcome, Side, Write
 from tests.torture.schedule import KEYS, Step
@@ -83,13 +84,13 @@ class HttpClient:
         tag = self._recorder.tag(self.name)
         match step.kind:
             case "PUT":
-                return await self._write(step, "PUT", {"v": tag})
+                return await self._write(step, "PUT", documents.document(tag))
             case "PUT async":
-                return await self._write(step, "PUT", {"v": tag}, {"Prefer": "respond-async"})
+                return await self._write(step, "PUT", documents.document(tag), {"Prefer": "respond-async"})
             case "PUT invalid":
-                return await self._write(step, "PUT", {"v": tag, "n": 2**63})
+                return await self._write(step, "PUT", documents.document(tag) | {"n": 2**63})
             case "POST":
-                return await self._write(step, "POST", {"v": tag, "id": step.key})
+                return await self._write(step, "POST", documents.document(tag) | self._system.own_id(step.key))
             case "PATCH":
                 return await self._write(step, "PATCH", {"v": tag})
         raise AssertionError(f"no such operation: {step.kind}")
@@ -99,8 +100,8 @@ class HttpClient:
         if found is None or found.status_code != 200:
             return None
         condition = {"If-Match": found.headers["ETag"]}
-        document = {"v": self._recorder.tag(self.name)}
-        return await self._write(step, "PUT", document, condition, replaced=found.json().get("v"))
+        document = documents.document(self._recorder.tag(self.name))
+        return await self._write(step, "PUT", document, condition, replaced=documents.value_in(found.json()))
 
     async def get(self, key: str, *, other: bool = False) -> httpx.Response | None:
         """Read a document, through this client's API or the other one."""
@@ -110,7 +111,7 @@ class HttpClient:
         except httpx.HTTPError:
             return None
         if answer.status_code in (200, 404):
-            value = answer.json()["v"] if answer.status_code == 200 else None
+            value = documents.value_in(answer.json()) if answer.status_code == 200 else None
             self._recorder.seen(self.name, "GET", key, value, Side.REDIS, start)
         elif answer.status_code != 503:
             self._strange(self._recorder.begin(self.name, "GET", key), answer)
@@ -123,7 +124,8 @@ class HttpClient:
         except httpx.HTTPError:
             return
         if answer.status_code == 200:
-            found = {document["id"]: document["v"] for document in answer.json()["items"]}
+            items = answer.json()["items"]
+            found = {self._system.id_in(document): documents.value_in(document) for document in items}
             for key in KEYS:
                 self._recorder.seen(self.name, "GET list", key, found.get(key), Side.MONGO, start)
 
@@ -179,10 +181,10 @@ class HttpClient:
         elif where == "mongo":
             start = self._recorder.now()
             try:
-                found = await self._system.documents.find_one({"id": write.key}, {"v": 1})
+                found = documents.value_stored((await self._system.stored(write.key)).get(write.key))
             except PyMongoError:
                 return
-            self._recorder.seen(self.name, "find", write.key, found and found["v"], Side.MONGO, start)
+            self._recorder.seen(self.name, "find", write.key, found, Side.MONGO, start)
 
     async def _ask(self, write: Write) -> None:
         """Whether a queued write is committed by now."""

@@ -4,6 +4,7 @@ import anyio
 import httpx
 from pymongo.errors import PyMongoError
 
+from tests.torture import documents
 from tests.torture.clients import Recorder, Transport
 from tests.torture.history import Side
 from tests.torture.schedule import KEYS
@@ -28,7 +29,7 @@ async def look(system: System, recorder: Recorder) -> None:
 async def _in_mongo(system: System, recorder: Recorder) -> None:
     start = recorder.now()
     try:
-        found = {document["id"]: document["v"] async for document in system.documents.find({}, {"id": 1, "v": 1})}
+        found = {key: documents.value_stored(document) for key, document in (await system.stored()).items()}
     except PyMongoError:
         return
     for key in KEYS:
@@ -42,5 +43,5 @@ async def _through_api(client: httpx.AsyncClient, url: str, key: str, recorder: 
     except httpx.HTTPError:
         return
     if answer.status_code in (200, 404):
-        value = answer.json()["v"] if answer.status_code == 200 else None
+        value = documents.value_in(answer.json()) if answer.status_code == 200 else None
         recorder.seen("look", "GET", key, value, Side.REDIS, start)

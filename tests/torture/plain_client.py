@@ -9,6 +9,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
 from gears.redis import connect
+from tests.torture import documents
 from tests.torture.clients import Recorder
 from tests.torture.history import Outcome, Side, Write
 from tests.torture.schedule import Step
@@ -59,13 +60,13 @@ class PlainClient:
         deletes = step.kind in ("DEL", "JSON.DEL")
         tag = None if deletes else self._recorder.tag(self.name)
         key = f"{PREFIX}:{step.key}"
-        document: dict[str, Any] = {"v": tag}
+        document = {} if tag is None else documents.document(tag)
         poison = step.kind == "JSON.SET poison"
         commands = {
             "JSON.SET": ("JSON.SET", key, "$", json.dumps(document)),
             "JSON.SET path": ("JSON.SET", key, "$.v", json.dumps(tag)),
             "JSON.SET poison": ("JSON.SET", key, "$", json.dumps(document | {"n": _TOO_LARGE})),
-            "JSON.MERGE": ("JSON.MERGE", key, "$", json.dumps(document)),
+            "JSON.MERGE": ("JSON.MERGE", key, "$", json.dumps({"v": tag})),
             "DEL": ("DEL", key),
             "JSON.DEL": ("JSON.DEL", key),
         }
@@ -83,7 +84,7 @@ class PlainClient:
             writes = []
             for key in (step.key, step.other):
                 tag = self._recorder.tag(self.name)
-                pipeline.execute_command("JSON.SET", f"{PREFIX}:{key}", "$", json.dumps({"v": tag}))
+                pipeline.execute_command("JSON.SET", f"{PREFIX}:{key}", "$", json.dumps(documents.document(tag)))
                 writes.append(self._recorder.begin(self.name, step.kind, key, tag))
             try:
                 replies: list[Any] = await pipeline.execute(raise_on_error=False)
@@ -109,10 +110,10 @@ class PlainClient:
     async def _find(self, key: str) -> None:
         start = self._recorder.now()
         try:
-            found = await self._system.documents.find_one({"id": key}, {"v": 1})
+            found = documents.value_stored((await self._system.stored(key)).get(key))
         except PyMongoError:
             return
-        self._recorder.seen(self.name, "find", key, found and found["v"], Side.MONGO, start)
+        self._recorder.seen(self.name, "find", key, found, Side.MONGO, start)
 
 
 def _of_error(message: str) -> Outcome:

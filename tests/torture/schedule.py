@@ -4,7 +4,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-KEYS = tuple(f"k{n}" for n in range(20))
+KEYS = tuple(f"{n:024x}" for n in range(20))
+"""Ids that may be ObjectIds."""
 
 _HEAT = [1 / (n + 2) ** 1.5 for n in range(len(KEYS))]
 """How often each key is used: from every moment to so seldom that nothing covers up what went wrong with it."""

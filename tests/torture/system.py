@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import httpx
 from anyio import CancelScope
+from bson import ObjectId
 from pymongo import AsyncMongoClient
 
 from gears.redis import connect
@@ -34,7 +35,6 @@ _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 """From Debian's package `faketime`."""
 
 _SETTINGS = {
-    "MAPPINGS": f"{PREFIX}=test.{PREFIX}:id",
     "WT_LEASE_TTL": "1.5",
     "WT_MONGO_TIMEOUT": "2",
     "WT_REDIS_TIMEOUT": "1",
@@ -52,17 +52,20 @@ class System:
     Args:
         folder: where data and logs go.
         engine: `gears1`, `gears2` or `function`.
+        typed: whether the ids are ObjectIds under `_id`, instead of strings under `id`.
 
     Raises:
         CannotStart: a server is missing.
     """
 
-    def __init__(self, folder: Path, engine: str) -> None:
+    def __init__(self, folder: Path, engine: str, *, typed: bool) -> None:
+        self.typed = typed
         self.folder = folder
         self.engine = engine
         self.setup = Setup(host=LOOPBACK, port=free_port(), redis_port=free_port(), mongo_port=free_port(), data=folder)
         self.redis_folder.mkdir(parents=True)
-        self.env = _SETTINGS | {"WT_ENGINE": engine}
+        mapping = f"{PREFIX}=test.{PREFIX}:{'_id/oid' if typed else 'id'}"
+        self.env = _SETTINGS | {"WT_ENGINE": engine, "MAPPINGS": mapping}
         self.redis = connect(self.setup.redis_url, timeout=3)
         self.mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self.setup.mongo_uri, serverSelectionTimeoutMS=2000, timeoutMS=3000, retryReads=False
@@ -81,6 +84,24 @@ class System:
     def documents(self) -> Any:
         """The mapping's collection."""
         return self.mongo.test[PREFIX]
+
+    async def stored(self, key: str | None = None) -> dict[str, dict[str, Any]]:
+        """The documents in MongoDB by their ids, or the one with this id if it is there."""
+        value = ObjectId(key) if self.typed else key
+        query = {} if key is None else {self._id_field: value}
+        return {str(found[self._id_field]): found async for found in self.documents.find(query)}
+
+    def own_id(self, key: str) -> dict[str, Any]:
+        """The field that holds a document's id, as JSON."""
+        return {self._id_field: {"$oid": key} if self.typed else key}
+
+    def id_in(self, document: dict[str, Any]) -> str:
+        """The id of a document, from JSON."""
+        return str(document["_id"]["$oid"] if self.typed else document["id"])
+
+    @property
+    def _id_field(self) -> str:
+        return "_id" if self.typed else "id"
 
     @property
     def direct_env(self) -> dict[str, str]:
@@ -135,7 +156,9 @@ class System:
 
     def faults(self) -> list[str]:
         """The kinds of fault that can be done here."""
-        return [kind for kind in FAULTS if kind != "clock back" or _FAKETIME.exists()]
+        without = [] if _FAKETIME.exists() else ["clock back"]
+        without += ["drop index"] if self.typed else []  # there is none
+        return [kind for kind in FAULTS if kind not in without]
 
     def truncate(self, amount: int) -> None:
         """Cut so many bytes off the end of the append-only file."""
