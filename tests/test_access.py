@@ -104,7 +104,9 @@ async def test_each_can_do_its_work(guarded: Guarded, new_id: str) -> None:
     token = (await api.put(path, json={"n": 3}, headers={"If-Match": tag})).headers["Sync-Token"]
     assert (await api.get(f"/sync/{token}")).json()["committed"] is True
     assert (await api.get("/notes")).json()["items"] == [{"id": new_id, "n": 3}]
-    refused = await api.put(path, json={"n": list(range(1_450_000))}, headers={"Prefer": "wait=20"})
+    await notes.create_index("slug", unique=True, partialFilterExpression={"slug": {"$exists": True}})
+    await notes.insert_one({"id": f"{new_id}-holder", "slug": new_id})
+    refused = await api.put(path, json={"slug": new_id}, headers={"Prefer": "wait=20"})
     assert refused.json()["type"] == "urn:writethrough:problem:refused"
     assert (await api.get(path)).json() == {"id": new_id, "n": 3}
     assert (await api.delete(path)).status_code == 204

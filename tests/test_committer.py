@@ -118,7 +118,7 @@ async def test_batches_read_ahead_while_clients_write_and_delete(own_stack: Stac
         await own_stack.worker.start(WT_BATCH_SIZE="3")
         await eventually(lambda: _reached(written, 500), within=20)
         scope.cancel()
-    await own_stack.drained(within=30)
+    await own_stack.drained(within=60)
     in_redis, in_mongo = await both_sides(own_stack)
     assert in_mongo == in_redis
     assert in_mongo

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import anyio
+import pytest
 from bson import Int64
 
 from gears.stream import EntryId
@@ -204,6 +205,7 @@ async def writers(stack: Stack, acknowledged: dict[str, str | None]) -> AsyncIte
     await stack.drained()
 
 
+@pytest.mark.timeout(300)
 async def test_each_kind_of_drift_is_found_exactly_and_repaired_in_the_right_direction(own_stack: Stack) -> None:
     own_stack.env["WT_MONGO_TIMEOUT"] = "20"
     drifts = planted()

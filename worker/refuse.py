@@ -121,7 +121,7 @@ async def give_ids(engine: Engine, upserts: Sequence[tuple[Upsert, bytes]], ahea
         committed = read_stored(mapping, upsert.document)
         if committed is not None and not ahead.written(mapping.key(upsert.document_id).encode(), last):
             text = await text_of(mapping, committed)
-            await _roll_back(engine, upsert.document_id, seen, text, upsert.version, ahead)
+            await _roll_back(engine, upsert.document_id, seen, text, None, ahead)
 
     await ahead.look(last)
     async with anyio.create_task_group() as tasks:
@@ -162,7 +162,7 @@ async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes
 
 
 async def _roll_back(
-    engine: Engine, document_id: str, seen: bytes, document: bytes | None, version: int, ahead: Ahead
+    engine: Engine, document_id: str, seen: bytes, document: bytes | None, version: int | None, ahead: Ahead
 ) -> None:
     try:
         await engine.roll_back(document_id, seen, document, version=version, since=ahead.seen)

@@ -205,15 +205,15 @@ class Engine(ABC):
 
     @abstractmethod
     async def roll_back(
-        self, document_id: str, seen: bytes, document: bytes | None, *, version: int, since: EntryId
+        self, document_id: str, seen: bytes, document: bytes | None, *, version: int | None, since: EntryId
     ) -> bool:
-        """Give Redis back what MongoDB holds, if the key still holds the refused document.
+        """Give Redis what MongoDB holds, if the key still holds what was seen; its time to live goes on.
 
         Args:
             document_id: the document's id.
-            seen: JSON text of the refused document as read by the committer.
+            seen: JSON text of the document as read by the committer.
             document: JSON text of what MongoDB holds; None for nothing.
-            version: the version of what MongoDB holds.
+            version: the version of what MongoDB holds, for an entry that has the committer verify it; None for none.
             since: nothing is done when the stream tells of a write to the key after this entry.
 
         Returns:

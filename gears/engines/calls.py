@@ -53,10 +53,11 @@ class CallEngine(Engine):
         return bool(done == b"1")
 
     async def roll_back(
-        self, document_id: str, seen: bytes, document: bytes | None, *, version: int, since: EntryId
+        self, document_id: str, seen: bytes, document: bytes | None, *, version: int | None, since: EntryId
     ) -> bool:
         text, *increments = await _for_redis(document)
-        done = await self._call("roll_back", document_id, seen, text, version, str(since), *increments)
+        filled_from = "" if version is None else str(version)
+        done = await self._call("roll_back", document_id, seen, text, filled_from, str(since), *increments)
         return bool(done == b"1")
 
     @abstractmethod

@@ -151,7 +151,7 @@ end
 local function roll_back(key, seen, document, version, since, ...)
     if kind(key) ~= JSON_TYPE or current(key) ~= seen or written_since(key, since) then return '0' end
     local left = redis.call('PTTL', key)
-    add(key, 'fill', 'v', version)
+    if version ~= '' then add(key, 'fill', 'v', version) end
     local failure = set(key, document, ...)
     if left > 0 then redis.call('PEXPIRE', key, left) end
     return failure or '1'

@@ -221,7 +221,8 @@ def roll_back(key, seen, document, filled_from, since, *increments):
     if execute("TYPE", key) != JSON_TYPE or current(key) != seen or written_since(key, since):
         return ["0"]
     left = execute("PTTL", key)
-    add(key, "fill", "v", filled_from)
+    if filled_from:
+        add(key, "fill", "v", filled_from)
     bring(key, document, increments)
     if left > 0:
         execute("PEXPIRE", key, str(left))

@@ -146,7 +146,7 @@ redis.registerFunction('fill', (client, key, document, version, token, ...increm
 redis.registerFunction('roll_back', (client, key, seen, document, version, since, ...increments) => {
     if (!isJson(client, key) || current(client, key) !== seen || writtenSince(client, key, since)) return '0';
     const left = Number(client.call('PTTL', key));
-    add(client, key, 'fill', 'v', version);
+    if (version !== '') add(client, key, 'fill', 'v', version);
     if (document === '') client.call('DEL', key);
     else set(client, key, document, increments);
     if (left > 0) client.call('PEXPIRE', key, String(left));
