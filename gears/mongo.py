@@ -30,6 +30,7 @@ from gears.documents.stored import Stored, read_stored
 from gears.errors import ConfigError, without_secrets
 from gears.failpoint import reached
 from gears.mapping import Mapping
+from gears.mongo_texts import describe_item
 from gears.rewinds import RewindReport, Rewinds
 from gears.stream import farthest, reaches
 from gears.unique import DUPLICATE_KEY, ensure_unique
@@ -381,7 +382,7 @@ class Store:
                 if self._is_id_index(failure):
                     refused[change.document_id] = await self._why_taken(change.document_id, error)
                     continue
-            refused[change.document_id] = f"MongoDB refused it: {failure['errmsg']} (code {failure['code']})"
+            refused[change.document_id] = f"MongoDB refused it: {describe_item(failure)}"
         return refused
 
     async def _why_taken(self, document_id: str, error: BulkWriteError) -> str:

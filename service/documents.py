@@ -13,6 +13,7 @@ from gears.engines import Absent, Any_, Engine, Equals, Present, Written
 from gears.errors import CaptureMissing, ForeignKey, OutcomeUnknown, PreconditionFailed, RedisAway, RedisRefused
 from gears.mapping import Mapping
 from gears.mongo import MongoError, Store, within
+from gears.mongo_texts import describe
 from gears.redis import AWAY, Redis, send_once
 from gears.stream import EntryId, Names
 from service.conditions import Conditions
@@ -234,4 +235,4 @@ def _contended() -> Problem:
 
 
 def _mongo_unavailable(error: MongoError) -> Problem:
-    return Problem(MONGO_UNAVAILABLE, f"the document may be in MongoDB, which can't be asked: {str(error)[:300]}")
+    return Problem(MONGO_UNAVAILABLE, f"the document may be in MongoDB, which can't be asked: {describe(error)}")

@@ -13,6 +13,7 @@ from gears.engines import CaptureStatus
 from gears.errors import CaptureMissing, RedisAway
 from gears.mapping import Mapping as KeyMapping
 from gears.mongo import MongoError, Store, ping, within
+from gears.mongo_texts import describe
 from gears.reconciling import ReconcilerState, read_reconciler
 from gears.redis import Redis, RedisError
 from gears.rewinds import Rewinds
@@ -141,6 +142,8 @@ async def _ask(name: str, errors: dict[str, str], question: Callable[[], Awaitab
         try:
             await question()
         except _FAILURES as error:
-            errors[name] = str(error)[:300] or type(error).__name__
+            errors[name] = (
+                describe(error) if isinstance(error, MongoError) else str(error)[:300] or type(error).__name__
+            )
         else:
             del errors[name]

@@ -12,6 +12,7 @@ from gears.errors import RedisAway
 from gears.gaps import is_lost
 from gears.mapping import Mapping
 from gears.mongo import MongoError, Store, within
+from gears.mongo_texts import describe
 from gears.redis import AWAY, Redis
 from gears.refusals import refusal_of
 from gears.stream import EntryId, Names
@@ -53,7 +54,7 @@ class Sync:
             with within(DEADLINE):
                 found = [report for store in stores for report in await store.audits(limit=limit)]
         except MongoError as error:
-            raise Problem(MONGO_UNAVAILABLE, str(error)[:300]) from error
+            raise Problem(MONGO_UNAVAILABLE, describe(error)) from error
         found.sort(key=lambda report: report.started_at, reverse=True)
         return _json({"items": found[:limit]})
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pymongo
 import pytest
 import pytest_asyncio
@@ -249,3 +250,27 @@ async def test_a_document_that_the_server_cannot_read_stops_no_other(
     cached, page = await own_stack.get("unreadable", "notes"), (await own_stack.client.get("/notes")).json()
     assert [each["id"] for each in page["items"]].count("unreadable") == (cached is not None)
     assert (cached is not None) == answer.is_success
+
+
+async def test_no_value_of_a_refused_document_is_told_to_anybody(
+    stack: Stack, api: httpx.AsyncClient, new_id: str
+) -> None:
+    """Neither in the answer, nor in the reason of the dead letter, nor in a log; the dead letter keeps the document."""
+    await stack.mongo_client.test.notes.create_index(
+        "slug", unique=True, partialFilterExpression={"slug": {"$exists": True}}
+    )
+    marker = f"secret-{new_id}"
+    assert (await api.put(f"/notes/{new_id}-1", json={"slug": marker})).status_code == 201
+    refused = await api.put(f"/notes/{new_id}-2", json={"slug": marker})
+    assert refused.status_code == 422
+    assert "slug" in refused.json()["detail"]
+    letters = stack.mongo_client.test.sync_dead_letters.find({"key": f"notes:{new_id}-2"})
+    told = [
+        refused.text,
+        (await api.get("/sync")).text,
+        (await api.get("/metrics")).text,
+        (await api.get("/readyz")).text,
+    ]
+    told += [letter["reason"] async for letter in letters]
+    told += [process.log.read_text() for process in (stack.worker, stack.api)]
+    assert not [text for text in told if marker in text]

@@ -21,6 +21,7 @@ from gears.failpoint import reached
 from gears.gaps import Gap, Runs
 from gears.lane import Wire
 from gears.mongo import UNREADABLE, Change, MongoError, Upsert
+from gears.mongo_texts import describe
 from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.rewind_store import RewindStore
@@ -296,4 +297,4 @@ class Committer:
 
     def _say_retrying(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self._reporter.retrying(f"MongoDB: {error}"[:500])
+        self._reporter.retrying(f"MongoDB: {describe(error)}" if error else "MongoDB")

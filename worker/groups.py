@@ -1,5 +1,8 @@
 """Exception groups, flattened."""
 
+from gears.mongo import MongoError
+from gears.mongo_texts import describe
+
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     """The exceptions in a group that are no groups themselves."""
@@ -12,4 +15,10 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 def reasons(group: BaseExceptionGroup[BaseException]) -> str:
     """What went wrong, in one line; each reason once."""
-    return "; ".join(sorted({str(error)[:500] or type(error).__name__ for error in leaves(group)}))
+    return "; ".join(sorted(set(map(_reason, leaves(group)))))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MongoError):
+        return f"MongoDB: {describe(error)}"
+    return str(error)[:500] or type(error).__name__

@@ -22,6 +22,7 @@ from gears.errors import (
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError
+from gears.mongo_texts import describe
 from gears.redis import AWAY, Redis, own_wire, server_run
 from gears.rewind_store import RewindStore
 from gears.settings import Settings
@@ -143,5 +144,5 @@ class Leader:
                     reporter.blocked(str(error))
                     raise
                 except MongoError as error:
-                    reporter.retrying(f"MongoDB: {error}"[:500])
+                    reporter.retrying(f"MongoDB: {describe(error)}")
                     raise

@@ -44,6 +44,9 @@ _OF_ENGINE = {
     ("function", Role.WORKER): ("fcall", "function|list", "function|stats", "function|load"),
 }
 
+_NOT_IN_ALL = {"gears1": ("client|setinfo",)}
+"""What not every Redis that an engine runs on has; 7.0 refuses the rule, and clients get along without the command."""
+
 
 def hashed(password: str) -> str:
     """A password as rules take it, so that it is shown nowhere."""
@@ -59,7 +62,9 @@ def rules(role: Role, mappings: Iterable[Mapping], *, engine: str, database: int
         engine: the engine's name; servers refuse rules for commands that they don't have.
         database: the Redis database.
     """
-    commands = [f"+{command}" for command in (*_COMMANDS[role], *_OF_ENGINE.get((engine, role), ()))]
+    unknown = _NOT_IN_ALL.get(engine, ())
+    asked = (*_COMMANDS[role], *_OF_ENGINE.get((engine, role), ()))
+    commands = [f"+{command}" for command in asked if command not in unknown]
     if role is Role.CLIENT:
         commands += ["-@admin", "-@dangerous", "-@scripting"]
     keys = ["~sync:installing"] if (engine, role) == ("gears1", Role.WORKER) else []

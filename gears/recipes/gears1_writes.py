@@ -223,9 +223,11 @@ def roll_back(key, seen, document, filled_from, since, *increments):
     left = execute("PTTL", key)
     if filled_from:
         add(key, "fill", "v", filled_from)
-    bring(key, document, increments)
-    if left > 0:
-        execute("PEXPIRE", key, str(left))
+    try:
+        bring(key, document, increments)
+    finally:
+        if left > 0:
+            execute("PEXPIRE", key, str(left))
     return ["1"]
 
 

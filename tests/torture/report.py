@@ -58,7 +58,7 @@ def text(run: Run) -> str:
         f"{figures['writes']} writes, {figures['acknowledged']} known to be in MongoDB; {figures['reads']} states seen",
         f"writes: {outcomes}",
         f"faults: {figures['faults_done']} ({faults})",
-        *(f"left out: {kind}, which needs Debian's package faketime" for kind in run.left_out),
+        *(f"left out: {kind}" for kind in run.left_out),
         f"ready {run.ready:.0%} of the time; well again: {recovered}",
         f"violations: {len(run.violations)}",
     ]
