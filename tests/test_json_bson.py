@@ -199,14 +199,14 @@ def _plainly(value: Any) -> Value:
 
 
 @given(JSON)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_json_comes_back_as_it_was(value: Any) -> None:
     tag, data = value_bson(value)
     assert same(from_json(value_text(tag, data, 0, len(data))), value)
 
 
 @given(VALUES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_bson_comes_back_as_it_was(value: Value) -> None:
     text = value_text(*value, 0, len(value[1]))
     assert value_bson(from_json(text, allow_inf_nan=False)) == value
@@ -215,7 +215,7 @@ def test_bson_comes_back_as_it_was(value: Value) -> None:
 @given(
     st.dictionaries(NAMES.filter(lambda name: not name.startswith(("$", "_"))), JSON, max_size=6), st.integers(0, 2**60)
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_document_comes_back_with_its_names_in_order(document: dict[str, Any], version: int) -> None:
     document.pop("id", None)
     items = list(document.items())
@@ -232,7 +232,7 @@ def test_a_document_comes_back_with_its_names_in_order(document: dict[str, Any],
 
 
 @given(st.dictionaries(st.text("ab$c", max_size=2), VALUES, max_size=5))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_fast_way_to_a_stored_documents_text_says_the_same(fields: dict[str, Value]) -> None:
     parts = [b"%c%b\0%b" % (tag, name.encode(), data) for name, (tag, data) in fields.items()]
     found = read_stored(THINGS, document_bson([b"\x02id\0\x02\0\0\0x\0", *parts]))

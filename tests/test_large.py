@@ -41,14 +41,14 @@ def scanned(text: bytes) -> bytes:
 
 
 @given(DOCUMENTS, st.sampled_from([None, 1, "\t"]), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_bson_is_the_same(document: dict[str, Any], indent: Any, ascii_only: bool) -> None:
     text = json.dumps(document, indent=indent, ensure_ascii=ascii_only).encode()
     assert scanned(text) == value_bson(from_json(text))[1]
 
 
 @given(DOCUMENTS, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_what_is_malformed_for_one_is_for_the_other(document: dict[str, Any], data: st.DataObject) -> None:
     text = bytearray(json.dumps(document, ensure_ascii=data.draw(st.booleans())).encode())
     for _ in range(data.draw(st.integers(1, 3))):
