@@ -1,5 +1,6 @@
 """Fixtures: `stack` is shared by tests that hurt nobody; `own_stack` is a test's own, to be hurt."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -8,7 +9,20 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from tests import mongo
 from tests.stack import Stack
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See that the server that MONGO names can be used."""
+    if mongo.MONGO and not hasattr(config, "workerinput"):
+        asyncio.run(mongo.find())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Drop there what a test that was broken off has left."""
+    if not hasattr(config, "workerinput"):
+        asyncio.run(mongo.drop())
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -28,6 +28,7 @@ from gears.settings import Settings
 from service.embedded import leash, servers
 from service.embedded.child import Child
 from service.embedded.setup import LOOPBACK, Setup
+from tests import mongo
 
 MAPPINGS = "todos=test.todos:id,notes=test.notes:id"
 
@@ -193,7 +194,7 @@ class Stack:
         )
         self.client = httpx.AsyncClient(base_url=self.setup.api_url, timeout=30)
         self.redis = Process(servers.redis(servers.find_wheels(), self.setup), folder, {})
-        self.mongo = Process(servers.mongo(self.setup), folder, {})
+        self.mongo = Process(mongo.server(self.setup), folder, {})
         self.worker = self.another_worker("worker")
         self.api = self.another_api("api", self.setup.port)
 
@@ -257,6 +258,7 @@ class Stack:
             if process.running:
                 process.thaw()
                 await process.kill()
+        await mongo.drop(mongo.prefix(self.setup))
 
     def _with_verb(self, verb: str, name: str) -> Child:
         child = servers.worker(self.setup)

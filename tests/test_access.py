@@ -23,6 +23,7 @@ from gears.access.roles import Role
 from gears.mongo import Document
 from gears.stream import EntryId
 from service.embedded import servers
+from tests import mongo
 from tests.engines import KindStack, needs_gears1
 from tests.stack import Process, eventually
 
@@ -41,14 +42,15 @@ class Guarded(KindStack):
         return self.mongo_uri.replace("//", f"//{user}@") + "/?authSource=admin"
 
     def env_of(self, role: Role) -> dict[str, str]:
-        mongo = self.mongo_as(f"{role.user}:{PASSWORDS[role]}")
-        return self.env | {"REDIS_URL": self.redis_as(role), "MONGO_URI": mongo}
+        uri = self.mongo_as(f"{role.user}:{PASSWORDS[role]}")
+        return self.env | {"REDIS_URL": self.redis_as(role), "MONGO_URI": uri}
 
     async def run(self, *command: str, **env: str) -> CompletedProcess[bytes]:
         return await run_process([sys.executable, "-m", *command], env=os.environ | self.env | env, check=False)
 
     async def set_up(self) -> None:
         """Servers, users, and our own processes under these."""
+        mongo.needs_embedded()
         await self.start_redis()
         await self.start(self.mongo)
         await self.mongo_client.admin.command("createUser", "root", pwd=ROOT.split(":")[1], roles=["root"])

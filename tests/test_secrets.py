@@ -20,6 +20,7 @@ from gears.mongo import open_client
 from gears.redis import connect
 from gears.settings import Settings
 from service.embedded import servers
+from tests.mongo import needs_embedded
 from tests.stack import Process, Stack, eventually, free_port
 
 SECRET = "s3cr/et@%:?#"
@@ -34,6 +35,7 @@ def traces(text: str) -> list[str]:
 
 
 async def test_everything_works_with_passwords_over_tls(own_stack: Stack, new_id: str) -> None:
+    needs_embedded()
     stack = own_stack
     certificates = tls(stack.folder)
     redis_port, mongo_port, password = free_port(), free_port(), quote(SECRET, safe="")

@@ -18,6 +18,7 @@ from gears.stream import Names
 from service.embedded import servers
 from service.embedded.child import CannotStart, Child
 from service.embedded.setup import LOOPBACK, Setup
+from tests import mongo
 from tests.engines import KINDS
 from tests.stack import Process, free_port
 from tests.torture.proxy import Edge
@@ -111,7 +112,7 @@ class System:
     async def __aenter__(self) -> Self:
         for edge in self.edges.values():
             await self._stack.enter_async_context(edge)
-        self.processes = {"redis": self.redis_process(), "mongo": Process(servers.mongo(self.setup), self.folder, {})}
+        self.processes = {"redis": self.redis_process(), "mongo": Process(mongo.server(self.setup), self.folder, {})}
         for name in ("worker-1", "worker-2"):
             self.processes[name] = self._ours(name, replace(servers.worker(self.setup), name=name))
         for name, url in self.apis.items():
@@ -127,6 +128,7 @@ class System:
                     await process.kill()
             await self.redis.aclose()
             await self.mongo.close()
+            await mongo.drop(mongo.prefix(self.setup))
         await self._stack.aclose()
 
     async def start(self) -> None:

@@ -78,6 +78,12 @@ class Command:
             return self.message.data
         return self._pack(self.body, self.sequences)
 
+    def on_database(self, name: str) -> bytes:
+        """The same message for the database of this name."""
+        if self.message.opcode != OP_MSG or name == self.database:
+            return self.message.data
+        return pack_msg(self.message.request_id, 0, self.message.flags, self.body | {"$db": name}, self.sequences)
+
     def packed_with(self, indexes: Iterable[int]) -> bytes:
         """The same write with these of its items only.
 

@@ -28,9 +28,10 @@ class Connection:
     Args:
         reader: what the client says.
         writer: what the client hears.
-        target: port of the server on 127.0.0.1.
+        target: host and port of the server.
         thawed: nothing passes while this is not set.
         choose: what is to be done with a command; None to pass it on.
+        rename: what the server is to call the database of a command that is passed on; None: as the client does.
         as_seen_here: what the client hears of a reply to `hello`.
     """
 
@@ -39,15 +40,17 @@ class Connection:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         *,
-        target: int,
+        target: tuple[str, int],
         thawed: asyncio.Event,
         choose: Callable[[Command], Action | None],
+        rename: Callable[[str], str] | None,
         as_seen_here: Callable[[Document], Document],
     ) -> None:
         self._reader, self._writer = reader, writer
         self._target = target
         self._thawed = thawed
         self._choose = choose
+        self._rename = rename
         self._as_seen_here = as_seen_here
         self._requests: asyncio.Queue[Message | None] = asyncio.Queue()
         self._hung_up = asyncio.Event()
@@ -61,7 +64,7 @@ class Connection:
             with suppress(*_GONE):
                 await self._thawed.wait()
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    connected = await asyncio.open_connection("127.0.0.1", self._target)
+                    connected = await asyncio.open_connection(*self._target)
                 self._server_reader, self._server_writer = connected
                 while (request := await self._requests.get()) is not None:
                     await self._serve(request)
@@ -119,7 +122,10 @@ class Connection:
         if command is not None and action is not None:
             await action(_Exchange(self, command, self._as_seen_here))
             return
-        reply = await self.exchange(request.data, answered=_is_answered(request))
+        data = request.data
+        if command is not None and self._rename is not None:
+            data = command.on_database(self._rename(command.database))
+        reply = await self.exchange(data, answered=_is_answered(request))
         while reply is not None:
             if command is not None and command.name == "hello":
                 document = self._as_seen_here(unpack_reply(reply))

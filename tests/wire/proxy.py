@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -13,7 +13,7 @@ from tests.wire.message import Document
 from tests.wire.rules import On, Rule
 from tests.wire.traffic import Seen, Traffic
 
-_UNSAID = frozenset({"compression", "topologyVersion"})
+_UNSAID = frozenset({"compression", "topologyVersion", "passives", "arbiters"})
 
 
 class WireProxy:
@@ -23,13 +23,19 @@ class WireProxy:
     and no stream of news: a driver that was told "not the primary" asks at once who is.
 
     Args:
-        target: port of the server on 127.0.0.1.
+        target: port of the server.
+        host: its host.
+        port: where to listen; a free port by default.
+        rename: what the server is to call a database; as the client does by default.
     """
 
-    def __init__(self, target: int) -> None:
-        self.port = 0
+    def __init__(
+        self, target: int, host: str = "127.0.0.1", *, port: int = 0, rename: Callable[[str], str] | None = None
+    ) -> None:
+        self.port = port
         self.traffic = Traffic()
-        self._target = target
+        self._target = (host, target)
+        self._rename = rename
         self._rules: list[Rule] = []
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -116,6 +122,7 @@ class WireProxy:
             target=self._target,
             thawed=self._thawed,
             choose=self._choose,
+            rename=self._rename,
             as_seen_here=self._as_seen_here,
         )
         task = asyncio.current_task()
@@ -131,8 +138,7 @@ class WireProxy:
         return next((rule.action for rule in self._rules if rule.takes(command)), None)
 
     def _as_seen_here(self, hello: Document) -> Document:
-        server, here = f"127.0.0.1:{self._target}", f"127.0.0.1:{self.port}"
-        seen = {field: here if value == server else value for field, value in hello.items() if field not in _UNSAID}
-        if "hosts" in hello:
-            seen["hosts"] = [here if host == server else host for host in hello["hosts"]]
-        return seen
+        host, port = self._target
+        servers, here = (f"{host}:{port}", hello.get("me")), f"127.0.0.1:{self.port}"
+        seen = {field: here if value in servers else value for field, value in hello.items() if field not in _UNSAID}
+        return seen | ({"hosts": [here]} if "hosts" in hello else {})
