@@ -74,7 +74,7 @@ class AuditStore(Store):
         }
 
     def _any_of(self, ids: Iterable[str]) -> Document:
-        return {self.mapping.id_field: {"$in": self._values(ids)}}
+        return {self.mapping.id_field: {"$in": self._filters.values(ids)}}
 
     async def tombstones(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions at which those of these ids that were ever deleted were deleted last."""

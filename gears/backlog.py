@@ -28,6 +28,10 @@ class WorkerState(BaseModel):
     """Entries refused since then."""
     retries: int = 0
     """Commits that failed and were done again since then."""
+    aside: int = 0
+    """Keys that are set aside: MongoDB doesn't take them now, though it takes others."""
+    aside_reason: str = ""
+    """Why, of one of them."""
 
 
 @dataclass(frozen=True, slots=True)

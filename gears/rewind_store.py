@@ -110,8 +110,8 @@ class RewindStore(Store):
             ids = [one.id for one in alive]
             older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
             raised = {"$set": {"_sync.v": Int64(fence)}}
-            await self._raise_versions([UpdateOne(self._with_id(i) | older, raised) for i in ids])
-            these = {id_field: {"$in": self._values(ids), "$not": {"$type": "array"}}}
+            await self._raise_versions([UpdateOne(self._filters.with_id(i) | older, raised) for i in ids])
+            these = {id_field: {"$in": self._filters.values(ids), "$not": {"$type": "array"}}}
             yield await self._alive(self._read(await self._documents.find(these).to_list(None)))
 
     async def deleted_above(self, version: int, *, fence: int, waiting: Dict[str, int]) -> AsyncIterator[list[str]]:

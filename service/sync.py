@@ -7,6 +7,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gears.aside import is_aside
 from gears.backlog import read_backlog
 from gears.errors import RedisAway
 from gears.gaps import is_lost
@@ -95,6 +96,8 @@ class Sync:
         if not backlog.committed(entry_id):
             return "pending"
         names = Names(mapping.prefix)
+        if await is_aside(self._redis, names, entry_id):
+            return "pending"
         if await refusal_of(self._redis, names, entry_id) is not None:
             return "refused"
         return "lost" if await is_lost(self._redis, names, entry_id) else "committed"

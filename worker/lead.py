@@ -7,7 +7,7 @@ import structlog
 from anyio.abc import TaskGroup
 from motor.motor_asyncio import AsyncIOMotorClient
 from redis.exceptions import RedisError
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from gears.engines import open_engine
 from gears.errors import (
@@ -22,7 +22,7 @@ from gears.errors import (
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError
-from gears.mongo_texts import describe
+from gears.mongo_texts import held_up
 from gears.redis import AWAY, Redis, own_wire, server_run
 from gears.rewind_store import RewindStore
 from gears.settings import Settings
@@ -134,7 +134,7 @@ class Leader:
         """Ensure MongoDB's indexes, however long it takes for MongoDB, or for somebody, to make it possible."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((MongoError, DuplicateIds)),
-            wait=wait_random_exponential(multiplier=0.1, max=3),
+            wait=wait_exponential(multiplier=0.25, max=3),
             sleep=anyio.sleep,
         ):
             with attempt:
@@ -144,5 +144,5 @@ class Leader:
                     reporter.blocked(str(error))
                     raise
                 except MongoError as error:
-                    reporter.retrying(f"MongoDB: {describe(error)}")
+                    reporter.retrying(held_up(error))
                     raise

@@ -102,6 +102,16 @@ class Reporter(_Published[WorkerState]):
         self._state.committed += entries
         self._state.refused += refused
 
+    def set_aside(self, count: int, reason: str) -> None:
+        """So many keys are set aside; one line says so when that begins, and ends."""
+        if bool(count) != bool(self._state.aside):
+            if count:
+                self._log.error("set aside: MongoDB doesn't take it now; trying again", keys=count, reason=reason)
+            else:
+                self._log.info("nothing is set aside any more")
+            self._changed.set()
+        self._state.aside, self._state.aside_reason = count, reason
+
     def _tell(self, state: str, reason: str) -> None:
         before = self._change(state, reason)
         if before is None:

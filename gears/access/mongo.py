@@ -22,12 +22,13 @@ _ACTIONS: dict[Role, dict[str, tuple[str, ...]]] = {
         "sync_rewinds": ("find",),
     },
     Role.WORKER: {
-        _DOCUMENTS: ("find", "insert", "update", "remove", "createIndex"),
+        _DOCUMENTS: ("find", "insert", "update", "remove", "createIndex", "listIndexes"),
         "sync_tombstones": ("find", "insert", "update", "createIndex"),
         "sync_checkpoints": ("find", "insert", "update"),
         "sync_dead_letters": ("find", "insert", "update", "createIndex"),
         "sync_audits": ("find", "insert", "remove"),
         "sync_rewinds": ("find", "insert", "update"),
+        "sync_parked": ("find", "insert", "update", "remove"),
     },
     Role.CLIENT: {},
 }
