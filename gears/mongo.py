@@ -24,15 +24,19 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
+from gears.build import Say, say_nothing
 from gears.checkpoint import Checkpoint
+from gears.collection import Collection, unfit
 from gears.dead_letters import DeadLetter, keep, letter_key
 from gears.documents.stored import Stored, read_stored
-from gears.errors import ConfigError, without_secrets
+from gears.errors import ConfigError, Unfit, without_secrets
 from gears.failpoint import reached
+from gears.look import look
 from gears.mapping import Mapping
 from gears.mongo_texts import describe_item
 from gears.rewinds import RewindReport, Rewinds
 from gears.stream import farthest, reaches
+from gears.tidy import ensure_tidy
 from gears.unique import DUPLICATE_KEY, ensure_unique
 
 MongoError = PyMongoError
@@ -144,15 +148,37 @@ class Store:
         self._audits: AsyncIOMotorCollection[Document] = database["sync_audits"]
         self._rewinds: AsyncIOMotorCollection[Document] = database["sync_rewinds"]
 
-    async def prepare(self) -> None:
-        """Ensure the indexes; raises as `ensure_unique`."""
-        await self.ensure_unique()
-        await self._dead_letters.create_index([("mapping", 1), ("key", 1)])
-        await self._tombstones.create_index("at", expireAfterSeconds=TOMBSTONE_DAYS * 86_400)
+    async def prepare(self, say: Say = say_nothing) -> Collection:
+        """Look whether the collection is fit for documents, and ensure the unique index on the id.
 
-    async def ensure_unique(self) -> None:
+        Args:
+            say: told each second while that takes long.
+
+        Returns:
+            What was found.
+
+        Raises:
+            Unfit: somebody must mend something.
+            MongoError: MongoDB can't be reached, or doesn't make the index.
+        """
+        found = await self.look()
+        reason = unfit(found, self.mapping)
+        if reason is not None:
+            raise Unfit(reason)
+        await self.ensure_unique(say)
+        return found
+
+    async def look(self) -> Collection:
+        """What is known of the mapping's collection; see `gears.look.look`."""
+        return await look(self._documents)
+
+    async def ensure_unique(self, say: Say = say_nothing) -> None:
         """Ensure the unique index on the id; see `gears.unique.ensure_unique`."""
-        await ensure_unique(self._documents, self.mapping)
+        await ensure_unique(self._documents, self.mapping, say)
+
+    async def tidy(self) -> list[str]:
+        """Ensure the indexes without which only space or time is lost; see `gears.tidy.ensure_tidy`."""
+        return await ensure_tidy(self._dead_letters, self._tombstones, days=TOMBSTONE_DAYS)
 
     async def find(self, document_id: str) -> Stored | None:
         """The stored document with this id; None also if it was deleted since."""

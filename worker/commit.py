@@ -104,6 +104,7 @@ class Committer:
             LeaseLost: another committer is at work.
             Rewound: Redis was restarted without its tail; start again.
             RedisAway, OutcomeUnknown, RedisError: Redis is away; start again under a new lease.
+            Unfit: somebody must mend MongoDB's collection first.
         """
         await self._recover()
         position, following = ZERO, None
@@ -140,7 +141,8 @@ class Committer:
                 if not batch.entries:
                     break
                 if attempt.retry_state.attempt_number > 1:
-                    await self._store.prepare()  # doing it again relies on the unique index: it may have been dropped
+                    # Doing it again relies on the unique index: it may have been dropped.
+                    await self._store.prepare(self._reporter.preparing)
                 try:
                     following = await self._commit(this)
                 except PyMongoError as error:
