@@ -131,9 +131,11 @@ class Collection:
         )
 
     def users_unique_indexes(self, mapping: Mapping) -> list[Index]:
-        """The unique indexes that are about more than the id: they may refuse documents."""
+        """The unique indexes that may refuse documents: all but those that are there for the id, or for `_id`."""
         return [
-            index for index in self.indexes or () if index.unique and not _is_on(index.keys, mapping.id_field, "_id")
+            index
+            for index in self.indexes or ()
+            if index.unique and not index.keeps_ids_apart(mapping) and not _is_on(index.keys, "_id")
         ]
 
     def validated_fields(self) -> list[str]:
@@ -231,12 +233,9 @@ def _fault(index: Index, mapping: Mapping) -> str:
     return f"has the collation {index.collation!r}, which takes different ids for one"
 
 
-def _is_on(keys: Keys, *fields: str) -> bool:
-    """Whether these are the keys of an ordinary index on one field, which is one of these."""
-    if len(keys) != 1:
-        return False
-    field, direction = keys[0]
-    return field in fields and isinstance(direction, int | float)
+def _is_on(keys: Keys, field: str) -> bool:
+    """Whether these are the keys of an ordinary index on this field alone."""
+    return len(keys) == 1 and keys[0][0] == field and isinstance(keys[0][1], int | float)
 
 
 def _is_sharded_by(keys: Keys, field: str) -> bool:
