@@ -22,6 +22,9 @@ Say = Callable[[str], None]
 
 _Result = TypeVar("_Result")
 
+_AT_ONCE = {"w": 1}
+"""A built index is in force on the primary at once; what a majority has of what is written from then on came after."""
+
 _PAUSE = 1.0
 """Seconds between looks at how far a build is; who asked is told nothing of shorter ones."""
 
@@ -37,9 +40,7 @@ async def build(documents: Documents, index: Index, say: Say = say_nothing) -> N
         MongoError: MongoDB can't be reached, or doesn't make this index.
     """
     collection = documents.delegate
-    command: dict[str, Any] = {"createIndexes": documents.name, "indexes": [index.spec]}
-    if concern := documents.write_concern.document:
-        command["writeConcern"] = concern
+    command = {"createIndexes": documents.name, "indexes": [index.spec], "writeConcern": _AT_ONCE}
     what = f"building the index {index.name!r} of {documents.full_name}"
     await unhurried(lambda: collection.database.command(command), documents, what, say)
 
