@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -17,24 +18,28 @@ from bson import Int64
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
-from pymongo import DeleteOne, ReadPreference, UpdateOne
+from pymongo import ReadPreference, UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from gears.audit_report import AuditReport
+from gears.build import Say, say_nothing
 from gears.changes import Change, Remove
 from gears.checkpoint import Checkpoint
+from gears.collection import SIMPLE, Collection, unfit
 from gears.dead_letters import DeadLetter, keep, letter_key
 from gears.dependent import Changes, Outcome
 from gears.documents.stored import Stored, read_stored
-from gears.errors import ConfigError, without_secrets
+from gears.errors import ConfigError, Unfit, without_secrets
 from gears.failpoint import reached
+from gears.look import look
 from gears.mapping import Mapping
 from gears.mongo_errors import Meaning, meaning_of
 from gears.mongo_filters import Filters
 from gears.mongo_write import Writer
 from gears.rewinds import RewindReport, Rewinds
+from gears.tidy import ensure_tidy
 from gears.unique import ensure_unique
 
 MongoError = PyMongoError
@@ -43,6 +48,9 @@ MongoError = PyMongoError
 Document = dict[str, Any]
 
 ACKNOWLEDGED = WriteConcern("majority", j=True)
+
+_ASK_AGAIN = 60.0
+"""Seconds after which MongoDB is asked again for the collection's collation."""
 
 TOMBSTONE_DAYS = 30
 """How long deletes are remembered; Redis restored from an older snapshot than that may bring them back."""
@@ -106,28 +114,64 @@ class Store:
         self._audits: AsyncIOMotorCollection[Document] = database["sync_audits"]
         self._rewinds: AsyncIOMotorCollection[Document] = database["sync_rewinds"]
         self._filters = Filters(mapping)
+        self._ask_at = float("-inf")
         self._writer = Writer(
             self._documents, database["sync_parked"], mapping, self._filters, self.versions, self._bury
         )
 
-    async def prepare(self) -> None:
-        """Ensure the indexes; raises as `ensure_unique`."""
-        await self.ensure_unique()
-        await self._dead_letters.create_index([("mapping", 1), ("key", 1)])
-        await self._tombstones.create_index("at", expireAfterSeconds=TOMBSTONE_DAYS * 86_400)
+    async def prepare(self, say: Say = say_nothing) -> Collection:
+        """Look whether the collection is fit for documents, and ensure the unique index on the id.
 
-    async def ensure_unique(self) -> None:
+        Args:
+            say: told each second while that takes long.
+
+        Returns:
+            What was found.
+
+        Raises:
+            Unfit: somebody must mend something.
+            MongoError: MongoDB can't be reached, or doesn't make the index.
+        """
+        found = await self.look()
+        self._filters.collation = pymongo.collation.Collation(**SIMPLE) if found.collation else None
+        reason = unfit(found, self.mapping)
+        if reason is not None:
+            raise Unfit(reason)
+        await self.ensure_unique(say)
+        return found
+
+    async def look(self) -> Collection:
+        """What is known of the mapping's collection; see `gears.look.look`."""
+        return await look(self._documents)
+
+    async def ensure_unique(self, say: Say = say_nothing) -> None:
         """Ensure the unique index on the id; see `gears.unique.ensure_unique`."""
-        await ensure_unique(self._documents, self.mapping)
+        await ensure_unique(self._documents, self.mapping, say)
+
+    async def tidy(self) -> list[str]:
+        """Ensure the indexes without which only space or time is lost; see `gears.tidy.ensure_tidy`."""
+        return await ensure_tidy(self._dead_letters, self._tombstones, days=TOMBSTONE_DAYS)
+
+    async def simple(self) -> pymongo.collation.Collation | None:
+        """What strings are compared by, so that ids are exact, where the collection has another collation by itself.
+
+        Asked of MongoDB from time to time: collections may be made anew.
+        """
+        if monotonic() > self._ask_at:
+            found = await self.look()
+            self._filters.collation = pymongo.collation.Collation(**SIMPLE) if found.collation else None
+            self._ask_at = monotonic() + _ASK_AGAIN
+        return self._filters.collation
 
     async def find(self, document_id: str) -> Stored | None:
         """The stored document with this id; None also if it was deleted since."""
-        found = await self._documents.find_one(self._filters.with_id(document_id))
+        found = await self._documents.find_one(self._filters.with_id(document_id), collation=await self.simple())
         return next(iter(await self._alive(self._read([found] if found else []))), None)
 
     async def exists(self, document_id: str) -> bool:
         """Whether a document with this id is stored."""
-        return await self._documents.find_one(self._filters.with_id(document_id), {"_id": 1}) is not None
+        mine = self._filters.with_id(document_id)
+        return await self._documents.find_one(mine, {"_id": 1}, collation=await self.simple()) is not None
 
     async def page(self, *, limit: int, after: str | None) -> tuple[list[Stored], bool]:
         """Stored documents with ids of the mapping's type above `after`, by id, and whether there are more.
@@ -138,7 +182,9 @@ class Store:
         above = {"$gte": id_type.lowest} if after is None else {"$gt": id_type.bound(after)}
         found: list[Stored] = []
         size = 0
-        cursor = self._documents.find_raw_batches({id_field: above}).sort(id_field, 1).limit(limit + 1)
+        collation = await self.simple()
+        found_raw = self._documents.find_raw_batches({id_field: above}, collation=collation)
+        cursor = found_raw.sort(id_field, 1).limit(limit + 1)
         try:
             async for batch in cursor:
                 for stored in self._read(bson.decode_iter(batch, RAW)):
@@ -212,7 +258,8 @@ class Store:
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions of those of these documents that are stored."""
         id_field = self.mapping.id_field
-        cursor = self._documents.find({id_field: {"$in": self._filters.values(ids)}}, {id_field: 1, "_sync": 1})
+        these = {id_field: {"$in": self._filters.values(ids)}}
+        cursor = self._documents.find(these, {id_field: 1, "_sync": 1}, collation=await self.simple())
         return {stored.id: stored.version for stored in self._read(await cursor.to_list(None))}
 
     async def deleted(self, ids: Iterable[str]) -> dict[str, int]:
@@ -244,9 +291,7 @@ class Store:
                 tombstones.append(self._tombstone(Remove(document_id, version), datetime.now(UTC)))
             elif held[document_id] < version:
                 one, other = Int64(held[document_id]), Int64(version)
-                raised.append(
-                    UpdateOne(self._filters.with_id(document_id) | {"_sync.v": one}, {"$set": {"_sync.v": other}})
-                )
+                raised.append(self._filters.raised({"_sync.v": one} | self._filters.with_id(document_id), version))
                 tombstones.append(UpdateOne({"_id": self.mapping.key(document_id), "v": one}, {"$set": {"v": other}}))
         await self._raise_versions(raised)
         if tombstones:
@@ -302,7 +347,7 @@ class Store:
         """Delete what was inserted late, by a committer that was held up, after another one had deleted it."""
         deleted = await self.deleted(change.document_id for change in inserted)
         late = [
-            DeleteOne(self._filters.older(Remove(change.document_id, deleted[change.document_id])))
+            self._filters.operation(Remove(change.document_id, deleted[change.document_id]))
             for change in inserted
             if deleted.get(change.document_id, -1) > change.version
         ]

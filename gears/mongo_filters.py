@@ -5,7 +5,7 @@ from typing import Any
 
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
-from pymongo import DeleteOne, ReplaceOne
+from pymongo import DeleteOne, ReplaceOne, UpdateOne
 from pymongo.collation import Collation
 
 from gears.changes import Change, Remove
@@ -62,3 +62,7 @@ class Filters:
             return DeleteOne(older, collation=self.collation)
         raw = RawBSONDocument(change.document if document is None else document)
         return ReplaceOne(older, raw, upsert=True, collation=self.collation)
+
+    def raised(self, mine: Document, version: int) -> UpdateOne:
+        """The write that gives this version to the document that a filter finds."""
+        return UpdateOne(mine, {"$set": {"_sync.v": Int64(version)}}, collation=self.collation)

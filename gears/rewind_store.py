@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from collections.abc import Mapping as Dict
 
 from bson import Int64
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from gears.checkpoint import Checkpoint
@@ -109,10 +109,11 @@ class RewindStore(Store):
             alive = await self._alive(one for one in self._read(found) if one.version >= waiting.get(one.id, 0))
             ids = [one.id for one in alive]
             older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
-            raised = {"$set": {"_sync.v": Int64(fence)}}
-            await self._raise_versions([UpdateOne(self._filters.with_id(i) | older, raised) for i in ids])
+            await self._raise_versions([self._filters.raised(self._filters.with_id(i) | older, fence) for i in ids])
             these = {id_field: {"$in": self._filters.values(ids), "$not": {"$type": "array"}}}
-            yield await self._alive(self._read(await self._documents.find(these).to_list(None)))
+            yield await self._alive(
+                self._read(await self._documents.find(these, collation=await self.simple()).to_list(None))
+            )
 
     async def deleted_above(self, version: int, *, fence: int, waiting: Dict[str, int]) -> AsyncIterator[list[str]]:
         """Ids deleted at a higher version than this and not stored again since, some at a time.

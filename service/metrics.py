@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.inspect import Inspection, MappingState
 
-WORKER_STATES = ("starting", "committing", "retrying", "restoring", "blocked")
+WORKER_STATES = ("starting", "preparing", "committing", "retrying", "restoring", "blocked")
 
 AUDIT_KINDS = ("missing", "stale", "ahead", "cold", "foreign", "legacy", "unsettled")
 

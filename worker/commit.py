@@ -44,7 +44,7 @@ _LARGE = 64 * 1024
 _RESERVE_MS = 10_000
 """For how long versions are reserved at a time, if ids go by the clock."""
 
-_BACKOFF = wait_exponential(multiplier=0.25, max=3) + wait_random(0, 0.1)
+_BACKOFF = wait_exponential(multiplier=0.4, max=3) + wait_random(0, 0.1)
 """So that no error makes more than some twenty commands a second."""
 
 _TOGETHER = 3
@@ -117,6 +117,7 @@ class Committer:
             LeaseLost: another committer is at work.
             Rewound: Redis was restarted without its tail; start again.
             RedisAway, OutcomeUnknown, RedisError: Redis is away; start again under a new lease.
+            Unfit: somebody must mend MongoDB's collection first.
         """
         await self._recover()
         position, following = ZERO, None
@@ -154,7 +155,8 @@ class Committer:
                 due = self._aside.due() if most == self._batch_size else set()
                 if tries > 1:
                     await self._store.unpark()
-                    await self._store.prepare()  # doing it again relies on the unique index: it may have been dropped
+                    # Doing it again relies on the unique index: it may have been dropped.
+                    await self._store.prepare(self._reporter.preparing)
                 if work is None or due:
                     work = await self._read(position, most, due, needed)
                 this, work = work, None  # doing it again begins with reading

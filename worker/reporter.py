@@ -89,6 +89,10 @@ class Reporter(_Published[WorkerState]):
         self._state.retries += 1
         self._tell("retrying", reason)
 
+    def preparing(self, reason: str) -> None:
+        """Commits wait for something that MongoDB takes long for, such as the build of an index."""
+        self._tell("preparing", reason)
+
     def restoring(self, reason: str) -> None:
         """Redis is given back what it lost."""
         self._tell("restoring", reason)

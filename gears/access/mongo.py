@@ -15,7 +15,7 @@ _USER_NOT_FOUND, _ROLE_NOT_FOUND = 11, 31
 _DOCUMENTS = "documents"
 _ACTIONS: dict[Role, dict[str, tuple[str, ...]]] = {
     Role.SERVICE: {
-        _DOCUMENTS: ("find",),
+        _DOCUMENTS: ("find", "listIndexes"),
         "sync_tombstones": ("find",),
         "sync_dead_letters": ("find",),
         "sync_audits": ("find",),
@@ -33,6 +33,10 @@ _ACTIONS: dict[Role, dict[str, tuple[str, ...]]] = {
     Role.CLIENT: {},
 }
 
+_WHOLE_DATABASE = ""
+_LOOKING: dict[tuple[str, str], tuple[str, ...]] = {("config", "collections"): ("find",)}
+"""What looking at a collection takes beside: how it is sharded, if it is."""
+
 
 def privileges(role: Role, mappings: Iterable[Mapping]) -> list[Document]:
     """The privileges of a role, as `createRole` takes them."""
@@ -40,6 +44,8 @@ def privileges(role: Role, mappings: Iterable[Mapping]) -> list[Document]:
     for mapping in mappings:
         for name, actions in _ACTIONS[role].items():
             found[mapping.database, mapping.collection if name == _DOCUMENTS else name] = actions
+        if _ACTIONS[role]:
+            found |= _LOOKING | {(mapping.database, _WHOLE_DATABASE): ("listCollections",)}
     return [
         {"resource": {"db": database, "collection": collection}, "actions": list(actions)}
         for (database, collection), actions in found.items()
