@@ -6,7 +6,7 @@ Beside a mapping's own collection, its database holds six of ours: `sync_tombsto
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -83,6 +83,12 @@ def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
         )
     except (PyMongoError, ValueError) as error:
         raise ConfigError(f"MONGO_URI can't be used: {without_secrets(uri, error)}") from error
+
+
+def addresses(client: "AsyncIOMotorClient[Document]") -> str:
+    """Where a client looks for MongoDB: `host:port`, separated by commas."""
+    known = client.delegate.topology_description.server_descriptions()
+    return ", ".join(sorted(f"{host}:{port}" for host, port in known)) or "the addresses that DNS knows"
 
 
 def within(seconds: float) -> AbstractContextManager[Any]:
@@ -173,28 +179,36 @@ class Store:
         mine = self._filters.with_id(document_id)
         return await self._documents.find_one(mine, {"_id": 1}, collation=await self.simple()) is not None
 
-    async def page(self, *, limit: int, after: str | None) -> tuple[list[Stored], bool]:
+    async def page(self, *, limit: int, after: str | None, seconds: float) -> tuple[list[Stored], bool]:
         """Stored documents with ids of the mapping's type above `after`, by id, and whether there are more.
 
         Up to `limit`, and no more once they take `PAGE_BYTES`.
+
+        Raises:
+            MongoError: MongoDB takes more seconds than that for an answer.
         """
         id_field, id_type = self.mapping.id_field, self.mapping.id_type
         above = {"$gte": id_type.lowest} if after is None else {"$gt": id_type.bound(after)}
         found: list[Stored] = []
         size = 0
-        collation = await self.simple()
+        with within(seconds):
+            collation = await self.simple()
         found_raw = self._documents.find_raw_batches({id_field: above}, collation=collation)
         cursor = found_raw.sort(id_field, 1).limit(limit + 1)
         try:
-            async for batch in cursor:
+            while True:
+                with within(seconds):
+                    batch: Any = await anext(cursor, None)
+                if batch is None:
+                    return found, False
                 for stored in self._read(bson.decode_iter(batch, RAW)):
                     if len(found) == limit or size >= PAGE_BYTES:
                         return found, True
                     found.append(stored)
                     size += len(stored.raw)
         finally:
-            await cursor.close()
-        return found, False
+            with suppress(PyMongoError), within(seconds):
+                await cursor.close()
 
     async def commit(self, changes: Changes, checkpoint: Checkpoint) -> Outcome:
         """Bring MongoDB to these states, newer ones excepted, and move the checkpoint.

@@ -119,6 +119,12 @@ async def serve(stack: Stack) -> None:
     assert (await api.get("/notes/cold-0")).status_code == 200
     assert (await api.post("/notes", json={"id": "cold-1"})).status_code == 409
     assert (await api.get("/notes?limit=2")).json()["next"]
+    assert (await api.put("/notes/c", json={"slug": "other"})).status_code == 201
+    await stack.redis_client.execute_command(  # they exchange what must be unique
+        *("JSON.MSET", "notes:a", "$", '{"id":"a","slug":"other"}', "notes:c", "$", '{"id":"c","slug":"taken"}')
+    )
+    await stack.drained("notes")
+    assert await stack.stored("c", "notes") == {"id": "c", "slug": "taken"}
 
 
 async def repair(stack: Recorded) -> None:

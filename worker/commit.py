@@ -126,7 +126,7 @@ class Committer:
 
     async def _recover(self) -> None:
         async for attempt in self._retrying():
-            with attempt:
+            with attempt, self._reporter.patiently("MongoDB"):
                 await self._store.unpark()
                 standing = await recover(
                     self._redis, self._engine, self._store, self._lease, self._reporter, ask_first=self._ask_first
@@ -308,7 +308,8 @@ class Committer:
         memory, two would take too much.
         """
         if checkpoint.newest == checkpoint.committed or not ahead:
-            return await self._store.commit(changes, checkpoint), None
+            with self._reporter.patiently("MongoDB"):
+                return await self._store.commit(changes, checkpoint), None
         following: list[_Work] = []
         outcomes: list[Outcome] = []
         failures: list[MongoError] = []
@@ -319,7 +320,8 @@ class Committer:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read_on)
             try:
-                outcomes.append(await self._store.commit(changes, checkpoint))
+                with self._reporter.patiently("MongoDB"):
+                    outcomes.append(await self._store.commit(changes, checkpoint))
             except MongoError as error:
                 failures.append(error)
         if failures:

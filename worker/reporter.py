@@ -1,5 +1,8 @@
 """What a committer and a reconciler say of themselves: to the log when something changes, to Redis all the time."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from time import monotonic, time
 from typing import Any, Generic, TypeVar
@@ -15,6 +18,8 @@ from gears.stream import Names
 
 _EVERY = 1.0
 _TTL = 5
+_PATIENCE = 2.0
+"""Seconds that MongoDB may take for a commit before that is said."""
 
 _REPORT = """
 redis.call('DEL', KEYS[1])
@@ -88,6 +93,16 @@ class Reporter(_Published[WorkerState]):
         """The same commit is tried again until it succeeds."""
         self._state.retries += 1
         self._tell("retrying", reason)
+
+    @contextmanager
+    def patiently(self, who: str) -> Iterator[None]:
+        """Say that commits are held up if what is in the block takes long."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(_PATIENCE, self._tell, "retrying", f"{who}: no answer for {_PATIENCE:g} s")
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def preparing(self, reason: str) -> None:
         """Commits wait for something that MongoDB takes long for, such as the build of an index."""
