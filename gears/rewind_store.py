@@ -72,6 +72,11 @@ class RewindStore(Store):
         latest = {"$each": [str(gap) for gap in gaps], "$slice": -REMEMBERED_GAPS}
         await self._checkpoints.update_one({"_id": self.mapping.prefix}, {"$push": {"gaps": latest}})
 
+    async def keep_aside(self, entries: Iterable[EntryId]) -> None:
+        """Remember what is set aside; Redis may forget it."""
+        kept = {"$set": {"aside": [str(entry_id) for entry_id in entries]}}
+        await self._checkpoints.update_one({"_id": self.mapping.prefix}, kept)
+
     async def count_above(self, version: int) -> tuple[int, int]:
         """How many documents, and how many tombstones, have a higher version than this."""
         documents = await self._documents.count_documents(self._above(version))

@@ -8,7 +8,20 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from tests.named import MONGO
 from tests.stack import Stack
+
+_OWN_SERVER = {"test_access.py", "test_secrets.py", "test_embedded.py", "test_readme.py", "test_torture.py"}
+"""Tests that start a MongoDB server in a way of their own."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what a MongoDB server that the user names has no part in."""
+    if MONGO:
+        reason = pytest.mark.skip(reason="MONGO names a server, and this test starts one in a way of its own")
+        for item in items:
+            if item.path.name in _OWN_SERVER:
+                item.add_marker(reason)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

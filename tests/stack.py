@@ -28,6 +28,7 @@ from gears.settings import Settings
 from service.embedded import leash, servers
 from service.embedded.child import Child
 from service.embedded.setup import LOOPBACK, Setup
+from tests.named import MONGO, NamedMongo
 
 MAPPINGS = "todos=test.todos:id,notes=test.notes:id"
 
@@ -168,6 +169,11 @@ class Process:
         self._process.send_signal(number)
 
 
+def mongo_process(setup: Setup, folder: Path) -> Any:
+    """The embedded MongoDB server, a `Process`; or what stands for the one that the user names."""
+    return NamedMongo(setup.mongo_port, folder) if MONGO else Process(servers.mongo(setup), folder, {})
+
+
 class Stack:
     """A whole system on free ports.
 
@@ -196,7 +202,7 @@ class Stack:
         )
         self.client = httpx.AsyncClient(base_url=self.setup.api_url, timeout=30)
         self.redis = Process(servers.redis(servers.find_wheels(), self.setup), folder, {})
-        self.mongo = Process(servers.mongo(self.setup), folder, {})
+        self.mongo = mongo_process(self.setup, folder)
         self.worker = self.another_worker("worker")
         self.api = self.another_api("api", self.setup.port)
 
@@ -260,6 +266,8 @@ class Stack:
             if process.running:
                 process.thaw()
                 await process.kill()
+        if isinstance(self.mongo, NamedMongo):
+            await self.mongo.drop()
 
     def _with_verb(self, verb: str, name: str) -> Child:
         child = servers.worker(self.setup)

@@ -18,7 +18,9 @@ Documents = dict[str, dict[str, Any]]
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def things(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """A stack with a mapping `things`, whose collection has unique indexes of the users'."""
-    stack = Stack(tmp_path_factory.mktemp("things"), MAPPINGS="things=test.things:id", WT_BATCH_SIZE="20")
+    stack = Stack(
+        tmp_path_factory.mktemp("things"), MAPPINGS="things=test.things:id,mails=test.mails:email", WT_BATCH_SIZE="20"
+    )
     try:
         await stack.start(stack.redis, stack.mongo)
         collection = stack.mongo_client.test.things
@@ -28,6 +30,9 @@ async def things(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stac
                 unique=True,
                 partialFilterExpression={fields[0]: {"$exists": True}},
             )
+        await stack.mongo_client.test.mails.create_index(
+            "email", name="email_ci", unique=True, collation={"locale": "en", "strength": 2}
+        )
         await stack.start(stack.worker, stack.api)
         yield stack
     finally:
@@ -231,6 +236,21 @@ async def test_a_refused_move_over_two_names_is_rolled_back(things: Stack) -> No
         multi=True,
     )
     await arrive(things, u, {f"{u}r": {"id": f"{u}r", "n": 1}})
+
+
+async def test_an_index_that_ignores_case_refuses_the_second_only(things: Stack) -> None:
+    async def status(document_id: str) -> int:
+        return (await things.client.put(f"/mails/{document_id}", json={})).status_code
+
+    assert [await status(i) for i in ("Bob@x.org", "bob@x.org", "eve@x.org")] == [201, 422, 201]
+    assert (await things.client.get("/mails/Bob@x.org")).json() == {"email": "Bob@x.org"}
+    assert (await things.client.get("/mails/bob@x.org")).status_code == 404
+    await things.redis_client.rename("mails:Bob@x.org", "mails:BOB@x.org")
+
+    async def renamed() -> bool:
+        return sorted(await things.mongo_client.test.mails.distinct("email")) == ["BOB@x.org", "eve@x.org"]
+
+    await eventually(renamed, within=20)
 
 
 async def test_any_history(things: Stack) -> None:

@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from gears.mongo_codes import NAMES
-from gears.mongo_errors import KNOWN, Meaning, meaning_of
+from gears.mongo_errors import KNOWN, Meaning, meaning_of, name_of
 from tests.stack import Stack, eventually
-from tests.wire import Command, WireProxy, cut, item_error, on, top_error, write_concern_error
+from tests.wire import Command, WireProxy, apply_then_cut, cut, item_error, on, top_error, write_concern_error
 from tests.wire.actions import Action
 from tests.wire.replies import item_errors_reply, merged_reply
 from tests.wire.rules import On
@@ -65,6 +65,12 @@ async def proxied(folder: Path) -> AsyncIterator[Proxied]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Proxied]:
     async for system in proxied(tmp_path_factory.mktemp("proxied")):
+        yield system
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_system(tmp_path: Path) -> AsyncIterator[Proxied]:
+    async for system in proxied(tmp_path):
         yield system
 
 
@@ -200,6 +206,24 @@ async def test_what_is_set_aside_outlives_a_committer(system: Proxied) -> None:
     assert await system.stack.stored(document_id, "notes") == {"id": document_id, "n": 1}
 
 
+async def test_what_is_set_aside_and_forgotten_by_redis_is_called_lost(own_system: Proxied) -> None:
+    system, document_id = own_system, uuid4().hex
+    rule = system.proxy.add(on("update", "notes").where(holds(document_id)), item_of(document_id, 13))
+    answer = await system.client.put(f"/notes/{document_id}", json={"n": 1}, headers=ASYNC)
+    await eventually(lambda: _written_and_says(system, "set aside"), within=20)
+    token = answer.headers["Sync-Token"]
+    assert await system.pending(token)
+    await system.stack.redis_client.flushall()
+    system.proxy.remove(rule)
+
+    async def lost() -> bool:
+        found = (await system.client.get(f"/sync/{token}?mapping=notes")).json().get("mappings", {})
+        return bool(found.get("notes") == "lost")
+
+    await eventually(lost, within=30)
+    assert (await system.client.get(f"/notes/{document_id}")).status_code == 404
+
+
 TOGETHER = sorted({*REFUSING, *(code for code in OTHERS if code in KNOWN), *OTHERS[::20], 11000, GONE})
 PLACES = {
     "upsert": (on("update", "notes"), False),
@@ -261,6 +285,34 @@ async def test_no_error_makes_a_storm_or_goes_unsaid(system: Proxied, chosen: On
     await eventually(system.is_well, within=30)
     assert await system.stack.stored(document_id, "notes") == {"id": document_id, "n": 1}
     assert (await system.readyz()).status_code == 200
+
+
+async def test_a_primary_that_steps_down_amid_a_batch(system: Proxied) -> None:
+    """Some of it is applied, the answer is lost; then nobody is the primary for a while."""
+    before, stack = await system.dead_letters(), system.stack
+    for seed, code in enumerate((10107, 189, 11600, 91)):
+        ids = [f"{code}-{n}" for n in range(12)]
+        for document_id in ids[:8]:
+            await stack.set(document_id, {"id": document_id, "n": 0}, prefix="notes")
+        await stack.drained("notes")
+        stack.worker.freeze()
+        try:
+            for document_id in ids[4:]:
+                await stack.set(document_id, {"id": document_id, "n": 1}, prefix="notes")
+            await stack.redis_client.delete(*(f"notes:{document_id}" for document_id in ids[:2]))
+            answers = [
+                system.proxy.add(on(WRITES).sometimes(0.5, seed=seed), top_error(code, labels=["RetryableWriteError"])),
+                system.proxy.add(on(("update", "delete"), "notes").next(1), apply_then_cut((0, 2, 5))),
+            ]
+        finally:
+            stack.worker.thaw()
+        await eventually(lambda: _says(system, name_of(code)), within=10)  # noqa: B023 awaited at once
+        for rule in answers:
+            system.proxy.remove(rule)
+        await stack.drained("notes", within=30)
+        expected = {i: {"id": i, "n": int(n >= 4)} for n, i in enumerate(ids) if n >= 2}
+        assert {i: await stack.stored(i, "notes") for i in ids} == dict.fromkeys(ids[:2]) | expected
+    assert await system.dead_letters() == before
 
 
 async def _is(system: Proxied, status: int) -> bool:

@@ -60,6 +60,12 @@ class Aside:
         """Why, of one of them; empty when there is none."""
         return next((f"{key!r:.60}: {waiting.reason}" for key, waiting in self._waiting.items()), "")
 
+    def entries(self, done: Sorted | None = None) -> list[EntryId]:
+        """All entries that are set aside; or those that were, and those that a commit adds."""
+        added = [entry_id for entries in done.added.values() for entry_id in entries.ids] if done else []
+        known = [entry_id for waiting in self._waiting.values() for entry_id in waiting.entries.ids]
+        return sorted({*known, *added})
+
     @property
     def known(self) -> dict[bytes, KeyEntries]:
         """What is said of each key."""

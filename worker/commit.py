@@ -266,9 +266,13 @@ class Committer:
         refused_entries |= work.refused
         failed = {mapping.key(i).encode(): reason for i, reason in outcome.failed.items()}
         aside = self._aside.sort({key: keys[key] for key in failed if key in keys}, keys.values())
+        if aside.added:
+            await self._store.keep_aside(self._aside.entries(aside))
         reached("acknowledging")
         await self._acknowledge(batch, refused_entries, runs, gaps, aside)
         self._aside.take(aside, failed)
+        if aside.settled:
+            await self._store.keep_aside(self._aside.entries())
         reached("acknowledged")
         await self._engine.release()
         reached("released")

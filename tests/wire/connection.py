@@ -1,8 +1,10 @@
 """One client's connection, and the one to the server that belongs to it."""
 
 import asyncio
+import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from tests.wire.actions import Action
 from tests.wire.command import Command
@@ -19,6 +21,9 @@ from tests.wire.message import (
 )
 
 _CONNECT_SECONDS = 5.0
+_DATABASE = b"\x02$db\x00%b%b\x00"
+"""The element of a command that names its database."""
+
 _GONE = (OSError, EOFError, NotTheProtocol, TimeoutError)
 
 
@@ -28,7 +33,8 @@ class Connection:
     Args:
         reader: what the client says.
         writer: what the client hears.
-        target: port of the server on 127.0.0.1.
+        target: host and port of the server.
+        renamed: a database's name as the client knows it and as the server does, both of one length.
         thawed: nothing passes while this is not set.
         choose: what is to be done with a command; None to pass it on.
         as_seen_here: what the client hears of a reply to `hello`.
@@ -39,13 +45,15 @@ class Connection:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         *,
-        target: int,
+        target: tuple[str, int],
+        renamed: tuple[str, str] | None,
         thawed: asyncio.Event,
         choose: Callable[[Command], Action | None],
         as_seen_here: Callable[[Document], Document],
     ) -> None:
         self._reader, self._writer = reader, writer
         self._target = target
+        self._renamed = tuple(name.encode() for name in renamed) if renamed else None
         self._thawed = thawed
         self._choose = choose
         self._as_seen_here = as_seen_here
@@ -61,7 +69,7 @@ class Connection:
             with suppress(*_GONE):
                 await self._thawed.wait()
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    connected = await asyncio.open_connection("127.0.0.1", self._target)
+                    connected = await asyncio.open_connection(*self._target)
                 self._server_reader, self._server_writer = connected
                 while (request := await self._requests.get()) is not None:
                     await self._serve(request)
@@ -79,6 +87,9 @@ class Connection:
         """Send this to the server; returns its reply, or None when there is none to come."""
         await self._thawed.wait()
         assert self._server_writer is not None
+        if self._renamed:
+            known, there = (_DATABASE % (struct.pack("<i", len(name) + 1), name) for name in self._renamed)
+            data = data.replace(known, there)
         self._server_writer.write(data)
         await self._server_writer.drain()
         return await self._reply() if answered else None
@@ -106,9 +117,13 @@ class Connection:
         leaving = asyncio.create_task(self._hung_up.wait())
         try:
             await asyncio.wait((reading, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                return reading.result()
-            raise EOFError
+            if not reading.done():
+                raise EOFError
+            reply = reading.result()
+            if self._renamed:
+                known, there = self._renamed
+                reply = replace(reply, data=reply.data.replace(there + b".", known + b"."))
+            return reply
         finally:
             reading.cancel()
             leaving.cancel()

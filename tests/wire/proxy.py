@@ -23,13 +23,16 @@ class WireProxy:
     and no stream of news: a driver that was told "not the primary" asks at once who is.
 
     Args:
-        target: port of the server on 127.0.0.1.
+        target: port of the server.
+        host: its host.
+        renamed: a database that clients know by the first name, and the server by the second, which is as long.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, host: str = "127.0.0.1", renamed: tuple[str, str] | None = None) -> None:
         self.port = 0
         self.traffic = Traffic()
-        self._target = target
+        self._host, self._target = host, target
+        self._renamed = renamed
         self._rules: list[Rule] = []
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -113,7 +116,8 @@ class WireProxy:
         connection = Connection(
             reader,
             writer,
-            target=self._target,
+            target=(self._host, self._target),
+            renamed=self._renamed,
             thawed=self._thawed,
             choose=self._choose,
             as_seen_here=self._as_seen_here,
@@ -131,7 +135,7 @@ class WireProxy:
         return next((rule.action for rule in self._rules if rule.takes(command)), None)
 
     def _as_seen_here(self, hello: Document) -> Document:
-        server, here = f"127.0.0.1:{self._target}", f"127.0.0.1:{self.port}"
+        server, here = f"{self._host}:{self._target}", f"127.0.0.1:{self.port}"
         seen = {field: here if value == server else value for field, value in hello.items() if field not in _UNSAID}
         if "hosts" in hello:
             seen["hosts"] = [here if host == server else host for host in hello["hosts"]]
