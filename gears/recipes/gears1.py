@@ -90,10 +90,12 @@ def relay(reply):
 
 
 def take(held, due):
-    """Remove and return, from the oldest on, those that are due."""
-    taken = []
-    while held and due(held[0]):
-        taken.append(held.popleft())
+    """Remove and return those that are due, the oldest first."""
+    taken, kept = [], []
+    for item in held:
+        (taken if due(item) else kept).append(item)
+    held.clear()
+    held.extend(kept)
     return taken
 
 
