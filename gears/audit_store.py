@@ -39,7 +39,11 @@ class AuditStore(Store):
         id_field, id_type = self.mapping.id_field, self.mapping.id_type
         above: Document = {"$gte": id_type.lowest}
         while True:
-            cursor = self._documents.find_raw_batches({id_field: above}).sort(id_field, 1).batch_size(_SCAN_BATCH)
+            cursor = (
+                self._documents.find_raw_batches({id_field: above}, collation=await self.simple())
+                .sort(id_field, 1)
+                .batch_size(_SCAN_BATCH)
+            )
             try:
                 while True:
                     with within(_SCAN_TIMEOUT):
@@ -61,7 +65,9 @@ class AuditStore(Store):
         return {
             stored.id: stored
             for some in _batched(ids, _LOOK_UP)
-            for stored in self._read(await self._documents.find(self._any_of(some)).to_list(None))
+            for stored in self._read(
+                await self._documents.find(self._any_of(some), collation=await self.simple()).to_list(None)
+            )
         }
 
     async def stored(self, ids: Iterable[str]) -> set[str]:
@@ -70,11 +76,13 @@ class AuditStore(Store):
         return {
             stored.id
             for some in _batched(ids, _LOOK_UP)
-            for stored in self._read(await self._documents.find(self._any_of(some), only_ids).to_list(None))
+            for stored in self._read(
+                await self._documents.find(self._any_of(some), only_ids, collation=await self.simple()).to_list(None)
+            )
         }
 
     def _any_of(self, ids: Iterable[str]) -> Document:
-        return {self.mapping.id_field: {"$in": self._values(ids)}}
+        return {self.mapping.id_field: {"$in": self._filters.values(ids)}}
 
     async def tombstones(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions at which those of these ids that were ever deleted were deleted last."""

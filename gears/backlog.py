@@ -17,8 +17,8 @@ class WorkerState(BaseModel):
     run: str
     """The run of the Redis server that it works with; see `gears.redis.server_run`."""
     state: str
-    """`committing`; `retrying` while MongoDB fails; `blocked` while something needs a person;
-    `restoring` while Redis is given back what it lost."""
+    """`committing`; `retrying` while MongoDB fails; `blocked` while something needs a person; `preparing` while an
+    index is built; `restoring` while Redis is given back what it lost."""
     reason: str = ""
     since: float
     """When this state began, in seconds of the Unix epoch."""
@@ -28,6 +28,10 @@ class WorkerState(BaseModel):
     """Entries refused since then."""
     retries: int = 0
     """Commits that failed and were done again since then."""
+    aside: int = 0
+    """Keys that are set aside: MongoDB doesn't take them now, though it takes others."""
+    aside_reason: str = ""
+    """Why, of one of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Checkpoint:
         reserved: no state that a committer of an earlier epoch writes, now or later, is newer than this entry.
         epoch: how often Redis has forgotten something: committers of an earlier one may reserve no more.
         gaps: what was lost on the way, which Redis may forget; of one that is yet to be written, the new ones.
+        aside: what is set aside, though it comes before `committed`.
     """
 
     committed: EntryId
@@ -40,6 +41,7 @@ class Checkpoint:
     reserved: EntryId = ZERO
     epoch: int = 0
     gaps: tuple[Gap, ...] = ()
+    aside: tuple[EntryId, ...] = ()
 
     @classmethod
     def parse(cls, found: Dict[str, Any]) -> Self:
@@ -56,6 +58,7 @@ class Checkpoint:
             beside=tuple(beside["ids"]) if known else None,
             epoch=int(found.get("epoch", 0)),
             gaps=tuple(Gap.parse(text.encode()) for text in found.get("gaps", ())),
+            aside=tuple(EntryId.parse(text) for text in found.get("aside", ())),
         )
 
     def update(self) -> dict[str, Any]:

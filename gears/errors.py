@@ -57,7 +57,11 @@ class MalformedJson(Refused):
     """The text is no JSON at all."""
 
 
-class DuplicateIds(Exception):
+class Unfit(Exception):
+    """Documents can't be kept in the collection as it is; the message says why, and what mends it."""
+
+
+class DuplicateIds(Unfit):
     """The unique index on the id field can't be built: documents share an id; the message names some."""
 
 

@@ -11,6 +11,9 @@ REMEMBERED_GAPS = 100
 """How many gaps are remembered, the latest."""
 
 
+_LAST = (1 << 32) - 1
+
+
 class Gap(NamedTuple):
     """Every entry strictly between these two is lost, if there was one; nothing else is said of them."""
 
@@ -22,6 +25,12 @@ class Gap(NamedTuple):
         """The gap that `str` made this text of."""
         after, before = text.split()
         return cls(EntryId.parse(after), EntryId.parse(before))
+
+    @classmethod
+    def of(cls, entry_id: EntryId) -> Self:
+        """The gap of this one entry."""
+        ms, seq = entry_id
+        return cls(EntryId(ms, seq - 1) if seq else EntryId(ms - 1, _LAST), entry_id.next)
 
     def __str__(self) -> str:
         return f"{self.after} {self.before}"

@@ -66,6 +66,24 @@ _NESTED = (
 )
 
 
+class NotAllWritten(PyMongoError):
+    """Some of a batch was not written, and is to be tried again.
+
+    Args:
+        failed: ids with the reasons.
+    """
+
+    def __init__(self, failed: Dict[str, str]) -> None:
+        super().__init__(next(iter(failed.values())))
+        self.failed = failed
+
+
+def held_up(error: BaseException) -> str:
+    """As `describe`, for where commits are held up: it begins with who holds them up."""
+    text = describe(error)
+    return text if text.startswith("MongoDB") else _shortened(f"MongoDB: {text}")
+
+
 def describe(error: BaseException) -> str:
     """What is said of this error, or of the one that it was raised from: at most `LONGEST` characters, cause first."""
     first = error
@@ -81,6 +99,8 @@ def describe_item(failure: Dict[str, Any]) -> str:
 
 def _described(error: BaseException) -> str:
     match error:
+        case NotAllWritten():
+            return str(error)
         case BulkWriteError():
             return _bulk(error.details)
         case WriteConcernError():

@@ -67,6 +67,12 @@ class _Connection(AbstractConnection):
             raise exceptions.ConnectionError(str(error)) from error
 
 
+def address(redis: Redis) -> str:
+    """Where a client looks for Redis: `host:port`, or a path."""
+    where = redis.connection_pool.connection_kwargs
+    return str(where.get("path") or f"{where.get('host')}:{where.get('port')}")
+
+
 async def send_once(redis: Redis, *command: Part) -> Any:
     """Run a command that must not be repeated, on the connection that all share unless it is large.
 

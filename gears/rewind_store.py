@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from collections.abc import Mapping as Dict
 
 from bson import Int64
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from gears.checkpoint import Checkpoint
@@ -72,6 +72,11 @@ class RewindStore(Store):
         latest = {"$each": [str(gap) for gap in gaps], "$slice": -REMEMBERED_GAPS}
         await self._checkpoints.update_one({"_id": self.mapping.prefix}, {"$push": {"gaps": latest}})
 
+    async def keep_aside(self, entries: Iterable[EntryId]) -> None:
+        """Remember what is set aside; Redis may forget it."""
+        kept = {"$set": {"aside": [str(entry_id) for entry_id in entries]}}
+        await self._checkpoints.update_one({"_id": self.mapping.prefix}, kept)
+
     async def count_above(self, version: int) -> tuple[int, int]:
         """How many documents, and how many tombstones, have a higher version than this."""
         documents = await self._documents.count_documents(self._above(version))
@@ -109,10 +114,11 @@ class RewindStore(Store):
             alive = await self._alive(one for one in self._read(found) if one.version >= waiting.get(one.id, 0))
             ids = [one.id for one in alive]
             older = {"_sync.v": {"$gt": Int64(version), "$lt": Int64(fence)}}
-            raised = {"$set": {"_sync.v": Int64(fence)}}
-            await self._raise_versions([UpdateOne(self._with_id(i) | older, raised) for i in ids])
-            these = {id_field: {"$in": self._values(ids), "$not": {"$type": "array"}}}
-            yield await self._alive(self._read(await self._documents.find(these).to_list(None)))
+            await self._raise_versions([self._filters.raised(self._filters.with_id(i) | older, fence) for i in ids])
+            these = {id_field: {"$in": self._filters.values(ids), "$not": {"$type": "array"}}}
+            yield await self._alive(
+                self._read(await self._documents.find(these, collation=await self.simple()).to_list(None))
+            )
 
     async def deleted_above(self, version: int, *, fence: int, waiting: Dict[str, int]) -> AsyncIterator[list[str]]:
         """Ids deleted at a higher version than this and not stored again since, some at a time.

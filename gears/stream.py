@@ -25,6 +25,9 @@ TICKET_TTL = 10
 DELETE_EVENTS = frozenset({"del", "json.del", "rename_from", "move_from"})
 """Events after which a missing key means that it was deleted, not evicted or expired."""
 
+RENAMED_FROM, RENAMED_TO = "rename_from", "rename_to"
+"""The events of a RENAME: two entries, one right after the other."""
+
 FILL = "fill"
 """The event of an entry that says: Redis was given what MongoDB holds, at the version in field `v`."""
 
@@ -178,6 +181,8 @@ class Names:
         """A key that is set and deleted, to see whether that is told to whoever listens."""
         self.refused = f"{self.stream}:refused"
         """Sorted set: the latest refused entries, `<entry id> <reason>` under the id's milliseconds."""
+        self.aside = f"{self.stream}:aside"
+        """Hash: entries that are set aside, each with `<event> <key>`; see `gears.aside`."""
         self.worker = f"{self.stream}:worker"
         """Hash with a time to live: what the committer says of itself."""
         self.channel = f"{self.stream}:committed"

@@ -3,13 +3,15 @@
 import asyncio
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from itertools import count
+from typing import Any
 
 import anyio
 import structlog
 from pydantic_core import from_json, to_json
 
+from gears.aside import read_aside
 from gears.errors import OutcomeUnknown, RedisAway, Refused
 from gears.gaps import REMEMBERED_GAPS, Gap, gaps_of
 from gears.mapping import Mapping
@@ -24,10 +26,26 @@ _POLL_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-def encode_commit(watermark: EntryId, refused: Iterable[tuple[EntryId, str]], gaps: Iterable[Gap]) -> bytes:
-    """What the committer publishes: the watermark and, on the way to it, the refused entries with reasons, and gaps."""
+def encode_commit(
+    watermark: EntryId,
+    refused: Iterable[tuple[EntryId, str]],
+    gaps: Iterable[Gap],
+    *,
+    aside: Iterable[EntryId] = (),
+    settled: Iterable[EntryId] = (),
+) -> bytes:
+    """What the committer publishes.
+
+    Args:
+        watermark: the watermark.
+        refused: on the way to it, the refused entries with reasons.
+        gaps: gaps on the way.
+        aside: on the way to it, or before, the entries that are set aside.
+        settled: the entries that are no longer.
+    """
     refusals = [[str(entry_id), reason] for entry_id, reason in refused]
-    return to_json({"w": str(watermark), "r": refusals, "g": [str(gap) for gap in gaps]})
+    commit: dict[str, Any] = {"w": str(watermark), "r": refusals, "g": [str(gap) for gap in gaps]}
+    return to_json(commit | {"a": [str(i) for i in aside], "s": [str(i) for i in settled]})
 
 
 class Watermark:
@@ -39,9 +57,10 @@ class Watermark:
         self._tiebreak = count()
         self._refused: OrderedDict[EntryId, str] = OrderedDict()
         self._gaps: deque[Gap] = deque(maxlen=REMEMBERED_GAPS)
+        self._aside: dict[EntryId, asyncio.Future[None]] = {}
 
     async def reached(self, entry_id: EntryId) -> None:
-        """Return when everything up to this entry is committed or refused.
+        """Return when everything up to this entry is committed, refused or set aside, and this entry is not set aside.
 
         Raises:
             Refused: this entry's document was refused.
@@ -51,6 +70,8 @@ class Watermark:
             reached = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (entry_id, next(self._tiebreak), reached))
             await reached
+        while entry_id in self._aside:
+            await asyncio.shield(self._aside[entry_id])
         if any(gap.after < entry_id < gap.before for gap in self._gaps):
             raise OutcomeUnknown("Redis was emptied before the write was confirmed, and has lost it")
         if entry_id in self._refused:
@@ -59,7 +80,28 @@ class Watermark:
     @property
     def awaited(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._aside)
+
+    def set_aside(self, aside: Iterable[EntryId]) -> None:
+        """These entries are set aside."""
+        for entry_id in aside:
+            if entry_id not in self._aside:
+                self._aside[entry_id] = asyncio.get_running_loop().create_future()
+
+    def settle(self, settled: Iterable[EntryId]) -> None:
+        """These entries are no longer."""
+        for entry_id in settled:
+            if (waiting := self._aside.pop(entry_id, None)) is not None and not waiting.done():
+                waiting.set_result(None)
+
+    @property
+    def aside(self) -> Iterable[EntryId]:
+        """The entries that are set aside."""
+        return self._aside.keys()
+
+    def settle_others(self, aside: Container[EntryId]) -> None:
+        """No entries but these are set aside."""
+        self.settle([entry_id for entry_id in self._aside if entry_id not in aside])
 
     def advance(self, position: EntryId, refused: Iterable[tuple[EntryId, str]], gaps: Iterable[Gap]) -> None:
         """Take over what the committer said; never goes back."""
@@ -79,12 +121,13 @@ class Watermark:
         self.position = position
         self._refused.clear()
         self._gaps.clear()
-        for _, _, reached in self._waiting:
+        for reached in (*(waiting for _, _, waiting in self._waiting), *self._aside.values()):
             if not reached.done():
                 reached.set_exception(
                     OutcomeUnknown("Redis was restarted before the write was confirmed, and may have lost it")
                 )
         self._waiting.clear()
+        self._aside.clear()
 
 
 class Watermarks:
@@ -167,13 +210,19 @@ class Watermarks:
         commit = from_json(data)
         refused = [(EntryId.parse(entry_id), reason) for entry_id, reason in commit["r"]]
         gaps = [Gap.parse(text.encode()) for text in commit["g"]]
-        self._by_channel[channel].advance(EntryId.parse(commit["w"]), refused, gaps)
+        watermark = self._by_channel[channel]
+        watermark.set_aside(map(EntryId.parse, commit["a"]))
+        watermark.advance(EntryId.parse(commit["w"]), refused, gaps)
+        watermark.settle(map(EntryId.parse, commit["s"]))
 
     async def _read_all(self) -> None:
         for prefix, names in self._names.items():
             watermark = self._by_prefix[prefix]
             # The watermark first: a refusal is recorded before the watermark moves past it.
             position = await self._redis.get(names.watermark)
-            refused = await refusals_from(self._redis, names, watermark.position)
+            aside = await read_aside(self._redis, names)
+            refused = await refusals_from(self._redis, names, min([watermark.position, *watermark.aside]))
             gaps = await gaps_of(self._redis, names)
+            watermark.set_aside(aside)
             watermark.advance(EntryId.parse(position) if position else ZERO, refused, gaps)
+            watermark.settle_others(aside)

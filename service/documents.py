@@ -87,9 +87,9 @@ class Documents:
     async def page(self, *, limit: int, after: str | None) -> tuple[list[Stored], bool]:
         """Up to `limit` documents with ids above `after`, by id, from MongoDB, and whether there are more."""
         try:
-            return await self._store.page(limit=limit, after=after)
+            return await self._store.page(limit=limit, after=after, seconds=_READ_SECONDS)
         except MongoError as error:
-            raise _mongo_unavailable(error) from error
+            raise Problem(MONGO_UNAVAILABLE, f"lists are read from MongoDB: {describe(error)}") from error
 
     async def create(self, document_id: str, text: bytes, *, id_is_new: bool) -> Written:
         """Store a document that must not exist yet."""

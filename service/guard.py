@@ -12,6 +12,9 @@ from service.problems import INTERNAL, SHUTTING_DOWN, Problem, problem_of, probl
 log = structlog.get_logger()
 
 
+_READING = frozenset({"GET", "HEAD"})
+
+
 class Guard:
     """ASGI middleware that answers for what is raised inside."""
 
@@ -23,6 +26,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = False
+        reading = scope["method"] in _READING
 
         async def observed(message: Message) -> None:
             nonlocal started
@@ -35,10 +39,10 @@ class Guard:
             return
         except get_cancelled_exc_class():
             # The server cancels what is still under way when its time to end is up, and would log it as a crash.
-            response = Problem(SHUTTING_DOWN, "the process ended before the request was done").response()
+            response = Problem(SHUTTING_DOWN, "the process ended before the request was done").response(reading=reading)
         except Exception as error:  # noqa: BLE001 this is the place for all of them
             # No problem is kept: with its traceback and this frame it would be garbage that only a collection finds.
-            response = (problem_of(error) or _crash(error, scope)).response()
+            response = (problem_of(error) or _crash(error, scope)).response(reading=reading)
         else:
             return
         if not started:

@@ -9,6 +9,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from gears.audit_report import AuditReport
 from gears.backlog import Backlog, read_backlog
+from gears.collection import Collection
 from gears.engines import CaptureStatus
 from gears.errors import CaptureMissing, RedisAway
 from gears.mapping import Mapping as KeyMapping
@@ -37,6 +38,7 @@ class MappingState:
     last_audit: AuditReport | None = None
     reconciler: ReconcilerState | None = None
     rewinds: Rewinds | None = None
+    collection: Collection | None = None
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,7 +79,7 @@ class Inspector:
         """Ask everything; takes little more than `DEADLINE`, whatever is away.
 
         Args:
-            thorough: also ask what readiness doesn't depend on: the reconciler, dead letters, warnings.
+            thorough: also ask what readiness doesn't depend on: the reconciler, dead letters, the collection, warnings.
         """
         inspection = Inspection([MappingState(store.mapping) for store in self._stores.values()])
         async with anyio.create_task_group() as tasks:
@@ -113,6 +115,10 @@ class Inspector:
             with within(DEADLINE):
                 state.rewinds = await self._stores[state.mapping.prefix].rewinds()
 
+        async def collection() -> None:
+            with within(DEADLINE):
+                state.collection = await self._stores[state.mapping.prefix].look()
+
         start(_ask, "capture", state.errors, capture)
         start(_ask, "backlog", state.errors, backlog)
         if thorough:
@@ -120,6 +126,7 @@ class Inspector:
             start(_ask, "last_audit", state.errors, last_audit)
             start(_ask, "reconciler", state.errors, reconciler)
             start(_ask, "rewinds", state.errors, rewinds)
+            start(_ask, "collection", state.errors, collection)
 
     async def _ping_redis(self) -> None:
         await self._redis.execute_command("PING")

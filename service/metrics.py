@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.inspect import Inspection, MappingState
 
-WORKER_STATES = ("starting", "committing", "retrying", "restoring", "blocked")
+WORKER_STATES = ("starting", "preparing", "committing", "retrying", "restoring", "blocked")
 
 AUDIT_KINDS = ("missing", "stale", "ahead", "cold", "foreign", "legacy", "unsettled")
 
@@ -205,6 +205,7 @@ _BY_MAPPING: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], st
     (GaugeMetricFamily, "worker_up", "Whether a worker holds the lease.", _worker_up),
     (CounterMetricFamily, "worker_committed", "Entries that this worker committed.", _of_worker("committed")),
     (CounterMetricFamily, "worker_refused", "Entries that this worker refused.", _of_worker("refused")),
+    (GaugeMetricFamily, "worker_aside", "Keys that MongoDB doesn't take now, set aside.", _of_worker("aside")),
     (CounterMetricFamily, "worker_retries", "Commits that this worker had to do again.", _of_worker("retries")),
     (GaugeMetricFamily, "capture_working", "Whether plain writes are captured.", _of_capture("working")),
     (CounterMetricFamily, "captured", "Events that the recipe captured since it was loaded.", _of_capture("captured")),

@@ -131,6 +131,23 @@ _WORKER = _object(
 
 _AUDIT: Json = AuditReport.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
 
+_COLLECTION = _object(
+    {
+        "kind": _or_null("string", description="`collection`, `view` or `timeseries`; null if not known."),
+        "capped": {"type": "boolean"},
+        "collation": _or_null("string", description="The locale of its default collation, which isn't used for ids."),
+        "shard_key": _or_null("object", description="By what it is sharded; null if it isn't, or that isn't known."),
+        "validator": _or_null("object", description="`fields` that it speaks of, `level` and `action`."),
+        "unique_indexes": {
+            "type": "array",
+            "description": "Those that may refuse documents: all but the id's.",
+            "items": _object({"name": _STRING, "fields": {"type": "array", "items": _STRING}}),
+        },
+        "unfit": _or_null("string", description="Why documents can't be kept in it, with the remedy."),
+        "unknown": _STRINGS | {"description": "Why `options`, `indexes` or `sharding` aren't known."},
+    }
+)
+
 _MAPPING = _object(
     {
         "mapping": _STRING,
@@ -146,6 +163,7 @@ _MAPPING = _object(
         "last_audit": {"anyOf": [{"$ref": "#/components/schemas/Audit"}, {"type": "null"}]},
         "rewinds": _or_null("object", description="How often Redis had forgotten something, and the last time."),
         "dead_letters": _or_null("integer", description="Refused states that are kept in MongoDB."),
+        "collection": {"anyOf": [_COLLECTION, {"type": "null"}]},
         "errors": _STRINGS | {"description": "Why parts couldn't be had."},
     }
 )

@@ -1,7 +1,7 @@
 """Problem details (RFC 9457): every error that the API answers with, listed once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -34,6 +34,8 @@ class ProblemType:
         """The value of `type`."""
         return f"urn:writethrough:problem:{self.name}"
 
+
+_NOTHING_WRITTEN = "; nothing was written"
 
 BAD_REQUEST = ProblemType("bad-request", 400, "The request can't be understood")
 MALFORMED_JSON = ProblemType("malformed-json", 400, "The body is not JSON")
@@ -99,10 +101,11 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.members = members
 
-    def response(self) -> Response:
-        """The answer."""
+    def response(self, *, reading: bool = False) -> Response:
+        """The answer; to a request that only reads, nothing is said of writes."""
         retry = {} if self.kind.retry_after is None else {"Retry-After": str(self.kind.retry_after)}
-        content = problem_json(self.kind, self.detail, **self.members)
+        title = self.kind.title.removesuffix(_NOTHING_WRITTEN) if reading else self.kind.title
+        content = problem_json(replace(self.kind, title=title), self.detail, **self.members)
         return Response(content, self.kind.status, headers=retry | self.headers, media_type=MEDIA_TYPE)
 
 
@@ -118,7 +121,7 @@ def problem_of(error: Exception) -> Problem | None:
         return error
     for kind in type(error).__mro__:
         if problem_type := _BY_ERROR.get(kind):
-            return Problem(problem_type, str(error) or problem_type.title)
+            return Problem(problem_type, str(error) or problem_type.title.removesuffix(_NOTHING_WRITTEN))
     return None
 
 

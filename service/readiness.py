@@ -8,6 +8,8 @@ import structlog
 from service.inspect import Inspection, Inspector, MappingState
 
 OK = "ok"
+OK_BUT = "ok, but "
+"""How the outcome of a check begins that shows something, though it doesn't keep the process from its work."""
 
 _FRESH_SECONDS = 0.5
 
@@ -30,7 +32,7 @@ def checks_of(inspection: Inspection, *, backlog_limit: int) -> Checks:
 
 def is_ready(checks: Checks) -> bool:
     """Whether all are well."""
-    return all(outcome == OK for outcome in checks.values())
+    return all(outcome == OK or outcome.startswith(OK_BUT) for outcome in checks.values())
 
 
 class Readiness:
@@ -81,7 +83,9 @@ def _worker(state: MappingState) -> str:
     worker = state.backlog.worker
     if worker is None:
         return "no worker; run: python -m worker"
-    return OK if worker.state == "committing" else f"{worker.state}: {worker.reason}"
+    if worker.state != "committing":
+        return f"{worker.state}: {worker.reason}"
+    return f"{OK_BUT}{worker.aside} keys are set aside: {worker.aside_reason}" if worker.aside else OK
 
 
 def _backlog(state: MappingState, limit: int) -> str:

@@ -7,7 +7,9 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gears.aside import is_aside
 from gears.backlog import read_backlog
+from gears.collection import Collection, unfit
 from gears.errors import RedisAway
 from gears.gaps import is_lost
 from gears.mapping import Mapping
@@ -95,6 +97,8 @@ class Sync:
         if not backlog.committed(entry_id):
             return "pending"
         names = Names(mapping.prefix)
+        if await is_aside(self._redis, names, entry_id):
+            return "pending"
         if await refusal_of(self._redis, names, entry_id) is not None:
             return "refused"
         return "lost" if await is_lost(self._redis, names, entry_id) else "committed"
@@ -125,7 +129,27 @@ def _mapping_json(state: MappingState) -> dict[str, Any]:
         "last_audit": state.last_audit,
         "rewinds": state.rewinds,
         "dead_letters": state.dead_letters,
+        "collection": None if state.collection is None else _collection_json(state.collection, state.mapping),
         "errors": state.errors,
+    }
+
+
+def _collection_json(collection: Collection, mapping: Mapping) -> dict[str, Any]:
+    """What of a collection decides how documents are kept in it, and which are refused."""
+    level, action = collection.validation
+    validator = {"fields": collection.validated_fields(), "level": level, "action": action}
+    return {
+        "kind": collection.kind,
+        "capped": collection.capped,
+        "collation": collection.collation,
+        "shard_key": None if collection.shard_key is None else dict(collection.shard_key),
+        "validator": validator if collection.validator else None,
+        "unique_indexes": [
+            {"name": index.name, "fields": [field for field, _ in index.keys]}
+            for index in collection.users_unique_indexes(mapping)
+        ],
+        "unfit": unfit(collection, mapping),
+        "unknown": collection.unknown or {},
     }
 
 

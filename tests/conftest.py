@@ -62,8 +62,8 @@ async def api(stack: Stack) -> httpx.AsyncClient:
 
 @pytest.fixture
 def redis(stack: Stack) -> Redis:
-    """A plain client of the shared stack's Redis."""
-    return stack.redis_client
+    """A plain client of the shared stack's Redis, of the test's own: `json()` changes how it reads replies for good."""
+    return Redis(connection_pool=stack.redis_client.connection_pool)
 
 
 @pytest.fixture

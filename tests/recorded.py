@@ -25,11 +25,12 @@ class Recorder(monitoring.CommandListener):
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         command: Any = event.command
         name = event.command_name
+        target = command["collection"] if name == "getMore" else command[name]
         line = json.dumps(
             {
                 "command": name,
                 "database": event.database_name,
-                "collection": str(command["collection"] if name == "getMore" else command[name]),
+                "collection": target if isinstance(target, str) else "",
                 "upsert": any(update.get("upsert") for update in (command, *command.get("updates", ()))),
                 "stages": sorted({stage for each in command.get("pipeline", ()) for stage in each}),
             }

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import anyio
@@ -151,8 +151,11 @@ class Process:
         await eventually(reached, within=20)
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """SIGSTOP; returns when it has stopped."""
         self._signal(signal.SIGSTOP)
+        stat, deadline = Path(f"/proc/{self.pid}/stat"), monotonic() + 5
+        while stat.read_text().rpartition(")")[2].split()[0] != "T" and monotonic() < deadline:
+            sleep(0.001)
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -23,7 +23,7 @@ from service.http import MAX_HEAD, MAX_PIPELINED
 from tests.impatient import BODY_SECONDS, HEAD_SECONDS, MAX_CONNECTIONS, MAX_UNREAD, MAX_WRITES, UNREAD_SECONDS
 from tests.stack import Process, Stack, free_port
 
-PROMPT = 1.0
+PROMPT = 2.0
 """Seconds within which a well-behaved client is answered, whatever others do."""
 
 GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)

@@ -8,9 +8,11 @@ import anyio.lowlevel
 import pytest
 
 from gears.backlog import last_entry
+from gears.changes import Change, Remove, Upsert
 from gears.checkpoint import Checkpoint
+from gears.dependent import Changes, Outcome
 from gears.mapping import Mapping
-from gears.mongo import Change, Remove, Store, Upsert, open_client
+from gears.mongo import Store, open_client
 from gears.redis import AWAY, connect, own_wire
 from gears.stream import ZERO, EntryId, Names
 from tests.stack import Process, Stack, encoded, eventually
@@ -68,7 +70,7 @@ async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: s
         (upsert(9), 9),
     ]
     for change, expected in steps:
-        assert await store.commit([change], Checkpoint(EntryId(1, 0), EntryId(1, 0))) == {}
+        assert await store.commit(Changes.of([change]), Checkpoint(EntryId(1, 0), EntryId(1, 0))) == Outcome()
         found = await store.find("a")
         assert (found and (found.fields or {})["v"]) == expected
     client.close()
@@ -208,7 +210,7 @@ async def test_a_state_has_the_version_of_the_newest_write_that_it_may_hold(own_
         await own_stack.set(key, {"n": n})
     async with connect(own_stack.redis_url, timeout=5) as redis, own_wire(redis) as wire:
         newest = await last_entry(redis, Names("todos"))
-        batch = await Reader(wire, Names("todos")).read(ZERO, 1, wait=True)
+        batch = await Reader(wire, Names("todos")).read(ZERO, 1, wait=True, known={}, due=(), beside=())
     assert batch.states == {b"todos:a": b'{"n":2}'}
     assert [key.version for key in batch.keys] == [newest.version]
 

@@ -44,7 +44,7 @@ class FakeGears:
     """Stands in for RedisGears while the recipe is loaded: nothing is registered."""
 
     def __init__(self, **replies: object) -> None:
-        self.replies = replies
+        self.replies = {"HKEYS": []} | replies
         self.sent: list[Any] = []
 
     def execute(self, *command: object) -> object:
@@ -131,15 +131,17 @@ def test_capture_passes_over_what_is_no_document(gears: FakeGears) -> None:
 
 def test_release_lets_go_up_to_the_watermark_and_tells_the_refused(gears: FakeGears) -> None:
     loaded = gears.load()
-    committed, refused, waiting = FakeFuture(), FakeFuture(), FakeFuture()
+    committed, refused, waiting, aside = FakeFuture(), FakeFuture(), FakeFuture(), FakeFuture()
     held = [
+        loaded.Held((4, 0), ["4-0"], 0, aside, "+OK"),
         loaded.Held((5, 0), ["5-0"], 0, committed, "+OK"),
         loaded.Held((6, 1), ["6-0", "6-1"], 0, refused, "+OK"),
         loaded.Held((7, 0), ["7-0"], 0, waiting, "+OK"),
     ]
     loaded.shared().held = deque(held)
-    gears.replies |= {"GET": "6-1", "ZRANGEBYSCORE": ["6-0 too\nlarge"]}
+    gears.replies |= {"GET": "6-1", "ZRANGEBYSCORE": ["6-0 too\nlarge"], "HKEYS": ["4-0", "3-0"]}
     assert loaded.release() == 2
+    assert aside.reply is None
     assert committed.reply == "+OK"
     assert refused.reply == "-ERR writethrough: refused: too large"
     assert waiting.reply is None

@@ -6,10 +6,12 @@ import anyio
 import pytest
 from bson import Int64
 
+from gears.changes import Upsert
 from gears.checkpoint import Checkpoint
+from gears.dependent import Changes
 from gears.engines import open_engine
 from gears.errors import LeaseLost
-from gears.mongo import Store, Upsert, open_client
+from gears.mongo import Store, open_client
 from gears.redis import connect, own_wire, server_run
 from gears.rewind_store import RewindStore
 from gears.stream import ZERO, EntryId, Names
@@ -27,7 +29,7 @@ async def arrives_late(stack: Stack, document_id: str, n: int, version: int) -> 
     late = Upsert(document_id, version, encoded(mapping, document_id, {"n": n}, version))
     client = open_client(stack.mongo_uri, timeout=5)
     try:
-        await Store(client, mapping).commit([late], Checkpoint(ZERO, ZERO))
+        await Store(client, mapping).commit(Changes.of([late]), Checkpoint(ZERO, ZERO))
     finally:
         client.close()
     await stack.redis_client.set(Names("notes").sweep, "asked for by a test")
@@ -235,7 +237,7 @@ async def test_what_arrives_while_the_line_is_drawn_is_newer_than_what_redis_hol
     class Slow(RewindStore):
         async def begin_epoch(self) -> Checkpoint:
             change = Upsert("a", late.version, encoded(mapping, "a", {"n": 1}, late.version))
-            await self.commit([change], Checkpoint(late, late))  # of a committer that was held up
+            await self.commit(Changes.of([change]), Checkpoint(late, late))  # of a committer that was held up
             return await super().begin_epoch()
 
     async def commit_what_waits() -> None:

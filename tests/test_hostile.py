@@ -9,10 +9,12 @@ import pytest
 from bson import Binary
 from httpx import AsyncClient
 
+from gears.changes import Change, Remove, Upsert
 from gears.checkpoint import Checkpoint
+from gears.dependent import Changes, Outcome
 from gears.engines import open_engine
 from gears.mapping import Mapping
-from gears.mongo import Change, Remove, Store, Upsert, open_client
+from gears.mongo import Store, open_client
 from gears.stream import EntryId
 from tests.stack import Stack, encoded, eventually
 from tests.test_rewind import lose_everything_since
@@ -149,9 +151,9 @@ async def test_a_late_write_does_not_bring_back_what_was_deleted_meanwhile(stack
         [upsert(new_id, 7), upsert("another", 7)],  # by a committer that was frozen until now
     ]
     for changes in steps:
-        assert await store.commit(changes, Checkpoint(EntryId(1, 0), EntryId(1, 0))) == {}
+        assert await store.commit(Changes.of(changes), Checkpoint(EntryId(1, 0), EntryId(1, 0))) == Outcome()
     assert await stack.mongo_client.test[mapping.collection].distinct("id") == ["another"]
-    await store.commit([upsert(new_id, 9)], Checkpoint(EntryId(1, 0), EntryId(1, 0)))
+    await store.commit(Changes.of([upsert(new_id, 9)]), Checkpoint(EntryId(1, 0), EntryId(1, 0)))
     assert await store.find(new_id) is not None
     client.close()
 
@@ -249,7 +251,7 @@ async def test_a_document_with_an_array_as_its_id_is_left_alone_and_holds_nobody
         assert (await stack.client.delete(path)).status_code == 404
         answer = await stack.client.put(path, json={"n": 1})
         assert answer.status_code == 422
-        assert "_id 1 is an array that holds this id" in answer.json()["detail"]
+        assert "held by the document with _id 1 in test.notes" in answer.json()["detail"]
         assert (await stack.client.put(f"{path}-y", json={"n": 1})).status_code == 201
         await stack.redis_client.execute_command("JSON.SET", f"notes:{new_id}", "$", "{}")
         await stack.redis_client.delete(f"notes:{new_id}")

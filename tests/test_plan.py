@@ -3,8 +3,8 @@
 import bson
 import pytest
 
+from gears.changes import Remove, Upsert
 from gears.mapping import parse_mappings
-from gears.mongo import Remove, Upsert
 from gears.stream import Entry, EntryId
 from worker.plan import Gone, KeyEntries, Refusal, Verify, coalesce, decide
 

@@ -8,8 +8,10 @@ import pymongo
 import pytest
 import pytest_asyncio
 
+from gears.changes import Remove, Upsert
 from gears.checkpoint import Checkpoint
-from gears.mongo import Remove, Store, Upsert, open_client
+from gears.dependent import Changes
+from gears.mongo import Store, open_client
 from gears.stream import EntryId
 from tests.stack import Stack, encoded, eventually
 
@@ -197,7 +199,7 @@ async def _commit(stack: Stack, entry_id: EntryId, document: dict[str, int] | No
     client = open_client(stack.mongo_uri, timeout=5)
     mapping, version = stack.settings.mappings[1], entry_id.version
     change = Upsert("a", version, encoded(mapping, "a", document, version)) if document else Remove("a", version)
-    await Store(client, mapping).commit([change], Checkpoint(entry_id, entry_id))
+    await Store(client, mapping).commit(Changes.of([change]), Checkpoint(entry_id, entry_id))
     client.close()
 
 

@@ -12,6 +12,7 @@ from anyio import CancelScope
 from pydantic import ValidationError
 
 from gears import logging
+from gears.command import run_command
 from gears.errors import ConfigError
 from gears.memory import give_back_large_blocks
 from gears.mongo import open_client
@@ -75,7 +76,7 @@ def restore(mapping: MappingOption = None) -> None:
 
 def _finish(work: Callable[[Settings], Awaitable[int]]) -> None:
     try:
-        code = anyio.run(work, Settings())
+        code = run_command(partial(work, Settings()))
     except (ConfigError, ValidationError) as error:
         sys.stderr.write(f"worker: {error}\n")
         raise typer.Exit(2) from None

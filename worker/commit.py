@@ -4,32 +4,37 @@ There is one committer per mapping at a time and committed entries are trimmed f
 the list of what is left to do: a committer starts at its beginning, whatever its predecessor was doing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import anyio
 import structlog
 from anyio import to_thread
-from pymongo.errors import OperationFailure, PyMongoError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from pymongo.errors import PyMongoError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
+from gears.aside import read_aside
 from gears.backlog import last_entry
+from gears.changes import Change, Remove, Upsert
 from gears.checkpoint import Checkpoint
+from gears.dependent import Changes, Outcome
 from gears.engines import Engine
 from gears.errors import Refused, Rewound
 from gears.failpoint import reached
 from gears.gaps import Gap, Runs
 from gears.lane import Wire
-from gears.mongo import UNREADABLE, Change, MongoError, Upsert
-from gears.mongo_texts import describe
+from gears.mongo import MongoError
+from gears.mongo_texts import NotAllWritten, held_up
+from gears.mongo_write import is_of_one
 from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.rewind_store import RewindStore
 from gears.stream import ZERO, Entry, EntryId, Names
 from worker.acknowledge import Acknowledged, acknowledge
 from worker.ahead import Ahead
+from worker.aside import Aside, Sorted
 from worker.lease import Lease
-from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide
+from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, kept, moves
 from worker.recover import recover
 from worker.refuse import give_ids, refuse, restore
 from worker.reporter import Reporter
@@ -39,7 +44,11 @@ _LARGE = 64 * 1024
 _RESERVE_MS = 10_000
 """For how long versions are reserved at a time, if ids go by the clock."""
 
-_BACKOFF = wait_random_exponential(multiplier=0.05, max=3)
+_BACKOFF = wait_exponential(multiplier=0.4, max=3) + wait_random(0, 0.1)
+"""So that no error makes more than some twenty commands a second."""
+
+_TOGETHER = 3
+"""How often a batch is tried as a whole before what fails in it is set aside, or looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +56,11 @@ class _Work:
     """A batch, and what to do about each of its keys."""
 
     batch: Batch
-    decisions: Sequence[Decision]
+    decisions: dict[bytes, Decision]
     refused: dict[EntryId, str]
     """Entries that were refused by a committer that stopped before it said so."""
+    beside: dict[str, Change | None]
+    """What Redis holds of other documents, by id, as changes for MongoDB."""
 
 
 class Committer:
@@ -96,6 +107,8 @@ class Committer:
         self._lost = ZERO
         self._reserved, self._epoch = ZERO, 0
         self._reader = Reader(wire, self._names)
+        self._aside = Aside()
+        self._first = ""
 
     async def run(self) -> None:
         """Commit until cancelled.
@@ -104,6 +117,7 @@ class Committer:
             LeaseLost: another committer is at work.
             Rewound: Redis was restarted without its tail; start again.
             RedisAway, OutcomeUnknown, RedisError: Redis is away; start again under a new lease.
+            Unfit: somebody must mend MongoDB's collection first.
         """
         await self._recover()
         position, following = ZERO, None
@@ -112,12 +126,14 @@ class Committer:
 
     async def _recover(self) -> None:
         async for attempt in self._retrying():
-            with attempt:
+            with attempt, self._reporter.patiently("MongoDB"):
+                await self._store.unpark()
                 standing = await recover(
                     self._redis, self._engine, self._store, self._lease, self._reporter, ask_first=self._ask_first
                 )
         self._watermark, self._runs, self._lost = standing.watermark, standing.runs, standing.lost
         self._reserved, self._epoch = standing.reserved, standing.epoch
+        self._aside = Aside(await read_aside(self._redis, self._names))
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)
 
@@ -132,75 +148,137 @@ class Committer:
             The last entry that was committed, and what follows that one where it was read already.
         """
         most, following = self._batch_size, None
+        needed: set[bytes] = set()
         async for attempt in self._retrying():
             with attempt:
-                work = work or await self._read(position, most, wait=True)
+                tries = attempt.retry_state.attempt_number
+                due = self._aside.due() if most == self._batch_size else set()
+                if tries > 1:
+                    await self._store.unpark()
+                    # Doing it again relies on the unique index: it may have been dropped.
+                    await self._store.prepare(self._reporter.preparing)
+                if work is None or due:
+                    work = await self._read(position, most, due, needed)
                 this, work = work, None  # doing it again begins with reading
-                batch = this.batch
-                if not batch.entries:
+                if not this.batch.entries and not due:
                     break
-                if attempt.retry_state.attempt_number > 1:
-                    await self._store.prepare()  # doing it again relies on the unique index: it may have been dropped
                 try:
-                    following = await self._commit(this)
+                    while isinstance(done := await self._commit(this, patient=tries < _TOGETHER), set):
+                        needed |= done
+                        this = await self._read(position, most, due, needed)
                 except PyMongoError as error:
-                    if error.timeout or (isinstance(error, OperationFailure) and error.code in UNREADABLE):
-                        most = max(1, len(batch.keys) // 2)
+                    if error.timeout or (tries >= _TOGETHER and is_of_one(error)):
+                        most = max(1, len(this.batch.keys) // 2)
                     raise
-                position = batch.entries[-1].id
+                following = done
+                position = this.batch.last(position)
         self._reporter.committing()
         return position, following
 
-    async def _read(self, position: EntryId, most: int, *, wait: bool) -> _Work:
+    async def _read(
+        self, position: EntryId, most: int, due: Collection[bytes] | None = None, needed: Collection[bytes] = ()
+    ) -> _Work:
+        """Read what follows an entry.
+
+        Args:
+            position: the entry.
+            most: documents in the batch.
+            due: what had been set aside and is tried again now; None to read what there is already, without waiting.
+            needed: other keys of which MongoDB's answers depend.
+        """
         watermark = self._watermark
-        batch = await self._reader.read(position, most, wait=wait)
+        wait = due is not None and not due
+        batch = await self._reader.read(
+            position, most, wait=wait, known=self._aside.known, due=due or (), beside=needed
+        )
         if batch.entries and batch.watermark != watermark:
             raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
         refused = await self._refused_before(batch.entries)
-        states = batch.states
-        decisions = [await self._decide(key, states[key.key], refused.get(key.ids[-1])) for key in batch.keys]
-        return _Work(batch, decisions, refused)
-
-    async def _commit(self, work: _Work) -> _Work | None:
-        """Commit a batch; returns what follows, if that was there already and none of it depends on this batch."""
-        batch, decisions = work.batch, work.decisions
-        entries, keys, states = batch.entries, batch.keys, batch.states
-        reached("states read")
-        refusals = [decision for decision in decisions if isinstance(decision, Refusal)]
-        checks = [decision for decision in decisions if isinstance(decision, Verify)]
-        changes = {
-            decision.document_id: (key, decision)
-            for key, decision in zip(keys, decisions, strict=True)
-            if not isinstance(decision, Refusal | Verify | None)
+        decisions = {
+            key.key: await self._decide(key, batch.states[key.key], refused.get(key.ids[-1])) for key in batch.keys
         }
-        last = entries[-1].id
+        beside = {
+            self._engine.mapping.id_of(key.key): await self._decide(key, batch.states[key.key], None)
+            for key in batch.beside
+        }
+        changes = {i: d if isinstance(d, Upsert | Remove) else None for i, d in beside.items()}
+        return _Work(batch, decisions, refused, changes)
+
+    async def _commit(self, work: _Work, *, patient: bool) -> _Work | set[bytes] | None:
+        """Commit a batch.
+
+        Args:
+            work: the batch.
+            patient: whether all of it is to be tried again if some of it fails.
+
+        Returns:
+            What follows, if that was there already and none of it depends on this batch; or keys without whose states
+            this can't be done, a set.
+        """
+        batch, decisions = work.batch, work.decisions
+        keys, mapping = {key.key: key for key in batch.keys}, self._engine.mapping
+        reached("states read")
+        checks = [decision for decision in decisions.values() if isinstance(decision, Verify)]
+        refusals = {key: decision for key, decision in decisions.items() if isinstance(decision, Refusal)}
+        sources = moves(decisions, keys)
+        for source in kept(sources, refusals):
+            refusals[source] = Refusal(keys[source], "what it was renamed to was refused", None, moved=True)
+        changes = {
+            decision.document_id: decision
+            for key, decision in decisions.items()
+            if isinstance(decision, Upsert | Remove) and key not in refusals
+        }
+        by_id = {mapping.key(i): i for i in changes}
+        moved = {
+            by_id[target.decode()]: by_id[source.decode()]
+            for target, source in sources.items()
+            if target not in refusals and source not in refusals
+        }
+        last = batch.last(self._watermark)
         newest = max(last, batch.newest)
         await self._reserve(newest)
         self._lease.check()
-        beside = self._ids(refusals, changes)
         runs = replace(self._runs)
-        gaps = tuple(runs.follow(entries))
-        checkpoint = Checkpoint(last, newest, batch.clock, certain=self._watermark, beside=beside, gaps=gaps)
-        refused, following = await self._write(
-            [change for _, change in changes.values()], checkpoint, ahead=not batch.is_large
+        gaps = tuple(runs.follow(batch.entries))
+        checkpoint = Checkpoint(
+            last, newest, batch.clock, certain=self._watermark, beside=self._ids(refusals.values(), changes), gaps=gaps
         )
-        for document_id, reason in refused.items():
-            key, _ = changes[document_id]
-            seen = states[key.key]
-            refusals.append(Refusal(key, reason, seen if isinstance(seen, bytes) else None))
+        todo = Changes(changes, moved, work.beside, {i for i in changes if mapping.key(i).encode() in self._aside})
+        outcome, following = await self._write(todo, checkpoint, ahead=not batch.is_large)
+        if outcome.needed:
+            return {mapping.key(i).encode() for i in outcome.needed}
+        if outcome.failed.keys() - todo.patient and patient:
+            raise NotAllWritten(dict(outcome.failed))
+        for document_id, reason in outcome.refused.items():
+            key = mapping.key(document_id).encode()
+            seen = batch.states.get(key)
+            if key in keys:  # what is beside the batch is refused, if it still is, when its own batch comes
+                refusals[key] = Refusal(keys[key], reason, seen if isinstance(seen, bytes) else None)
+        for document_id in outcome.kept:
+            key = mapping.key(document_id).encode()
+            refusals[key] = Refusal(keys[key], "what it was renamed to was refused", None, moved=True)
         self._lease.check()
-        await self._give_ids([change for key, change in changes.values() if change.document_id not in refused], batch)
+        done = [c for i, c in changes.items() if i not in outcome.refused and i not in outcome.failed]
+        await self._give_ids(done, batch)
         if checks:
             await restore(self._engine, self._store, checks, self._ahead, last=last)
-        refused_entries = await self._refuse(refusals, last) if refusals else {}
+        refused_entries = await self._refuse(list(refusals.values()), last) if refusals else {}
         refused_entries |= work.refused
+        failed = {mapping.key(i).encode(): reason for i, reason in outcome.failed.items()}
+        aside = self._aside.sort({key: keys[key] for key in failed if key in keys}, keys.values())
+        if aside.added:
+            await self._store.keep_aside(self._aside.entries(aside))
         reached("acknowledging")
-        await self._acknowledge(batch, refused_entries, runs, gaps)
+        await self._acknowledge(batch, refused_entries, runs, gaps, aside)
+        self._aside.take(aside, failed)
+        if aside.settled:
+            await self._store.keep_aside(self._aside.entries())
         reached("acknowledged")
         await self._engine.release()
         reached("released")
-        self._reporter.committed(len(entries), len(refused_entries))
-        return None if checks or refusals else following  # those may have rolled Redis back since it was read
+        self._reporter.committed(len(batch.entries), len(refused_entries))
+        self._reporter.set_aside(self._aside.count, self._aside.reason)
+        return None if checks or refusals or failed else following  # those may have rolled Redis back since it was read
 
     async def _give_ids(self, changes: Iterable[Change], batch: Batch) -> None:
         """Put those documents in Redis right that don't hold their ids."""
@@ -211,7 +289,7 @@ class Committer:
             if isinstance(seen := batch.states[self._engine.mapping.key(change.document_id).encode()], bytes)
         ]
         if lacking:
-            await give_ids(self._engine, lacking, self._ahead, last=batch.entries[-1].id)
+            await give_ids(self._engine, lacking, self._ahead, last=batch.last(self._watermark))
 
     async def _reserve(self, newest: EntryId) -> None:
         """Let whoever comes after Redis has forgotten something know what may arrive in MongoDB even then."""
@@ -227,36 +305,38 @@ class Committer:
         except Refused:
             return None
 
-    async def _write(
-        self, changes: Sequence[Change], checkpoint: Checkpoint, *, ahead: bool
-    ) -> tuple[dict[str, str], _Work | None]:
-        """Have MongoDB write, and meanwhile read what follows, if there is more already; refusals by document's id.
+    async def _write(self, changes: Changes, checkpoint: Checkpoint, *, ahead: bool) -> tuple[Outcome, _Work | None]:
+        """Have MongoDB write, and meanwhile read what follows, if there is more already.
 
         A batch that takes all there is leaves the next one to grow until this one is written; and where one takes much
         memory, two would take too much.
         """
         if checkpoint.newest == checkpoint.committed or not ahead:
-            return await self._store.commit(changes, checkpoint), None
+            with self._reporter.patiently("MongoDB"):
+                return await self._store.commit(changes, checkpoint), None
         following: list[_Work] = []
-        refused: dict[str, str] = {}
+        outcomes: list[Outcome] = []
         failures: list[MongoError] = []
 
         async def read_on() -> None:
-            following.append(await self._read(checkpoint.committed, self._batch_size, wait=False))
+            following.append(await self._read(checkpoint.committed, self._batch_size))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read_on)
             try:
-                refused = await self._store.commit(changes, checkpoint)
+                with self._reporter.patiently("MongoDB"):
+                    outcomes.append(await self._store.commit(changes, checkpoint))
             except MongoError as error:
                 failures.append(error)
         if failures:
             raise failures[0]
-        return refused, following[0]
+        return outcomes[0], following[0]
 
     async def _refuse(self, refusals: Sequence[Refusal], last: EntryId) -> dict[EntryId, str]:
         self._inherited = max(self._inherited, last)  # should this have to be done again
-        return await refuse(self._redis, self._engine, self._store, refusals, self._ahead, last=last, lost=self._lost)
+        return await refuse(
+            self._redis, self._engine, self._store, refusals, self._ahead, self._lease.token, last=last, lost=self._lost
+        )
 
     async def _decide(self, key: KeyEntries, state: State, refused: str | None) -> Decision:
         if refused is not None and isinstance(state, bytes) and key.filled_from is None:
@@ -273,15 +353,18 @@ class Committer:
         ids = {entry.id for entry in entries}
         return {i: reason for i, reason in await refusals_from(self._redis, self._names, entries[0].id) if i in ids}
 
-    async def _acknowledge(self, batch: Batch, refused: dict[EntryId, str], runs: Runs, gaps: Sequence[Gap]) -> None:
+    async def _acknowledge(
+        self, batch: Batch, refused: dict[EntryId, str], runs: Runs, gaps: Sequence[Gap], aside: Sorted
+    ) -> None:
         commit = Acknowledged(
             lease=self._lease.token,
             before=self._watermark,
-            last=batch.entries[-1].id,
-            marked=[key.key for key in batch.keys if key.marked],
+            last=batch.last(self._watermark),
+            marked=[key.key for key in batch.keys if key.marked and key.key not in aside.added],
             refused=refused,
             gaps=gaps,
             run=runs.run if runs.run != self._runs.run else b"",
+            aside=aside,
         )
         await acknowledge(self._wire, self._names, commit)
         self._watermark, self._runs = commit.last, runs
@@ -297,4 +380,7 @@ class Committer:
 
     def _say_retrying(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self._reporter.retrying(f"MongoDB: {describe(error)}" if error else "MongoDB")
+        said = held_up(error) if error else "MongoDB: not reached"
+        if state.attempt_number == 1:
+            self._first = said
+        self._reporter.retrying(said if said == self._first else f"{self._first}; then {said}")

@@ -1,7 +1,7 @@
 """Exception groups, flattened."""
 
 from gears.mongo import MongoError
-from gears.mongo_texts import describe
+from gears.mongo_texts import held_up
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -20,5 +20,5 @@ def reasons(group: BaseExceptionGroup[BaseException]) -> str:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, MongoError):
-        return f"MongoDB: {describe(error)}"
+        return held_up(error)
     return str(error)[:500] or type(error).__name__

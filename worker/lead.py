@@ -7,22 +7,22 @@ import structlog
 from anyio.abc import TaskGroup
 from motor.motor_asyncio import AsyncIOMotorClient
 from redis.exceptions import RedisError
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from gears.engines import open_engine
 from gears.errors import (
     CaptureMissing,
     ConfigError,
-    DuplicateIds,
     LeaseLost,
     OutcomeUnknown,
     RedisAway,
     Rewound,
+    Unfit,
 )
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError
-from gears.mongo_texts import describe
+from gears.mongo_texts import held_up
 from gears.redis import AWAY, Redis, own_wire, server_run
 from gears.rewind_store import RewindStore
 from gears.settings import Settings
@@ -40,7 +40,7 @@ _STANDBY_POLL = 0.5
 _ENSURE_UNIQUE = 2.0
 """Seconds between looks at the unique index."""
 
-_RESTART = (LeaseLost, Rewound, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, DuplicateIds, RedisError, *AWAY)
+_RESTART = (LeaseLost, Rewound, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, Unfit, RedisError, *AWAY)
 
 
 class Leader:
@@ -55,6 +55,7 @@ class Leader:
         self._store = RewindStore(mongo, mapping)
         self._owner = process_name()
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
+        self._warned: set[str] = set()
 
     async def run(self) -> None:
         """Lead whenever nobody else does, until cancelled."""
@@ -108,6 +109,7 @@ class Leader:
                     tasks.start_soon(Listener(self._redis, engine, lease, timeout=self._settings.redis_timeout).run)
                 await self._prepare(reporter)
                 tasks.start_soon(self._keep_unique)
+                tasks.start_soon(self._tidy)
                 async with own_wire(self._redis) as wire:
                     committer = Committer(
                         self._redis,
@@ -130,19 +132,37 @@ class Leader:
             with suppress(MongoError):  # the commits say so
                 await self._store.ensure_unique()
 
+    async def _tidy(self) -> None:
+        """Ensure the indexes that nothing waits for; what MongoDB refuses is said once, and left until a restart."""
+        while True:
+            try:
+                for complaint in await self._store.tidy():
+                    self._warn(complaint)
+            except MongoError:
+                await anyio.sleep(_ENSURE_UNIQUE)
+            else:
+                return
+
     async def _prepare(self, reporter: Reporter) -> None:
-        """Ensure MongoDB's indexes, however long it takes for MongoDB, or for somebody, to make it possible."""
+        """Ensure that documents can be kept, however long MongoDB takes, or somebody, to make it possible."""
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((MongoError, DuplicateIds)),
-            wait=wait_random_exponential(multiplier=0.1, max=3),
+            retry=retry_if_exception_type((MongoError, Unfit)),
+            wait=wait_exponential(multiplier=0.4, max=3),
             sleep=anyio.sleep,
         ):
             with attempt:
                 try:
-                    await self._store.prepare()
-                except DuplicateIds as error:
+                    found = await self._store.prepare(reporter.preparing)
+                except Unfit as error:
                     reporter.blocked(str(error))
                     raise
                 except MongoError as error:
-                    reporter.retrying(f"MongoDB: {describe(error)}")
+                    reporter.retrying(held_up(error))
                     raise
+                if found.collation:
+                    self._warn(f"the collection has the default collation {found.collation!r}; it isn't used for ids")
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._log.warning("something isn't as it should be; commits go on", reason=text)

@@ -2,13 +2,17 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import anyio
 
 from gears.audit_store import AuditStore
+from gears.command import say_whom
 from gears.engines import Engine, open_engine
 from gears.errors import CaptureMissing, ConfigError, CouldNotCompare, OutcomeUnknown, RedisAway, RedisRefused
 from gears.mapping import Mapping
-from gears.mongo import MongoError, open_client, ping
-from gears.redis import AWAY, Redis, RedisError, connect
+from gears.mongo import MongoError, addresses, open_client, ping
+from gears.redis import AWAY, Redis, RedisError, address, connect
 from gears.settings import Settings
 from worker.groups import reasons
 
@@ -47,7 +51,14 @@ async def for_each(settings: Settings, prefix: str | None, work: Work, failure: 
     mongo = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
     worst = DONE
     try:
-        async with connect(settings.redis_url, timeout=settings.redis_timeout) as redis:
+        async with (
+            connect(settings.redis_url, timeout=settings.redis_timeout) as redis,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(
+                say_whom, f"MongoDB at {addresses(mongo)}", partial(ping, mongo, timeout=settings.mongo_timeout)
+            )
+            tasks.start_soon(say_whom, f"Redis at {address(redis)}", redis.ping)
             for mapping in mappings:
                 code = FAILED
                 try:
@@ -57,6 +68,7 @@ async def for_each(settings: Settings, prefix: str | None, work: Work, failure: 
                 except* _FAILURES as errors:
                     sys.stderr.write(f"worker: {mapping.prefix} {failure}: {reasons(errors)}\n")
                 worst = max(worst, code)
+            tasks.cancel_scope.cancel()
     finally:
         mongo.close()
     return worst

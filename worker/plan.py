@@ -1,14 +1,15 @@
 """What a batch of entries and the present states of their keys mean for MongoDB: pure decisions."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from gears.changes import Change, Remove, Upsert
 from gears.documents.stored import encode
 from gears.errors import Refused
 from gears.mapping import Mapping
-from gears.mongo import Change, Remove, Upsert
-from gears.stream import BACKFILL, DELETE_EVENTS, FILL, ZERO, Entry, EntryId
+from gears.stream import BACKFILL, DELETE_EVENTS, FILL, RENAMED_FROM, RENAMED_TO, ZERO, Entry, EntryId
 
 
 class Gone(Enum):
@@ -37,6 +38,7 @@ class KeyEntries:
         marked: whether one of them is a delete, so that there may be a mark of it.
         as_of: the newest entry of the stream when the key's state was read; that state may be newer than `ids` tell.
         filled_from: when the newest is a fill, the version that Redis was given.
+        moved_from: the key that it was renamed from, the last time.
     """
 
     key: bytes
@@ -45,27 +47,69 @@ class KeyEntries:
     marked: bool = False
     as_of: EntryId = ZERO
     filled_from: int | None = None
+    moved_from: bytes | None = None
 
     @property
     def version(self) -> int:
         """The version of the state that was read."""
-        return max(self.as_of, self.ids[-1]).version
+        return max([self.as_of, *self.ids[-1:]]).version
 
 
-def coalesce(entries: Iterable[Entry]) -> dict[bytes, KeyEntries]:
-    """Each key once, however many entries it has."""
-    by_key: dict[bytes, KeyEntries] = {}
+def coalesce(
+    entries: Iterable[Entry], known: Dict[bytes, KeyEntries] | None = None, due: Iterable[bytes] = ()
+) -> dict[bytes, KeyEntries]:
+    """Each key once, however many entries it has.
+
+    Args:
+        entries: in order, all with keys.
+        known: what was said of keys before.
+        due: those of these keys that are in the result in any case.
+    """
+    known = known or {}
+
+    def begun(key: bytes) -> KeyEntries:
+        return replace(known[key], ids=list(known[key].ids)) if key in known else KeyEntries(key)
+
+    by_key = {key: begun(key) for key in due}
+    previous: Entry | None = None
     for entry in entries:
-        known = by_key.setdefault(entry.key, KeyEntries(entry.key))
-        if entry.event == BACKFILL and known.ids:  # tells of no write: what is known stays true
-            known.ids.append(entry.id)
+        if entry.key not in by_key:
+            by_key[entry.key] = begun(entry.key)
+        found = by_key[entry.key]
+        if entry.event == BACKFILL and found.ids:  # tells of no write: what is known stays true
+            found.ids.append(entry.id)
             continue
         # A fill comes only when nothing else waits, or as the roll-back of what was refused before it.
-        known.filled_from = (entry.filled_from or 0) if entry.event == FILL else None
-        known.ids.append(entry.id)
-        known.last_event = entry.event
-        known.marked |= entry.event in DELETE_EVENTS
+        found.filled_from = (entry.filled_from or 0) if entry.event == FILL else None
+        found.ids.append(entry.id)
+        found.last_event = entry.event
+        found.marked |= entry.event in DELETE_EVENTS
+        if entry.event == RENAMED_TO:
+            found.moved_from = previous.key if previous is not None and previous.event == RENAMED_FROM else None
+        previous = entry
     return by_key
+
+
+def moves(decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]) -> dict[bytes, bytes]:
+    """Keys that were renamed and not written since: the new one and the old one, where both are in the batch."""
+    return {
+        key: source
+        for key, entries in keys.items()
+        if (source := entries.moved_from) is not None
+        if isinstance(decisions.get(source), Remove) and keys[source].last_event == RENAMED_FROM
+        if isinstance(decisions[key], Upsert | Refusal | Remove)
+    }
+
+
+def kept(sources: Dict[bytes, bytes], refused: Iterable[bytes]) -> set[bytes]:
+    """The keys that these were renamed from, step by step, which stay if these are refused."""
+    found, left = set[bytes](), list(refused)
+    while left:
+        source = sources.get(left.pop())
+        if source is not None and source not in found:
+            found.add(source)
+            left.append(source)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +120,13 @@ class Refusal:
         entries: what the batch says of the key.
         reason: what is wrong.
         seen: JSON text of the refused document; None when it is lost.
+        moved: whether the key is absent since it was renamed, and what it was renamed to is refused.
     """
 
     entries: KeyEntries
     reason: str
     seen: bytes | None
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

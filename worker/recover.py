@@ -1,13 +1,15 @@
 """What a committer does first: see where Redis and MongoDB stand, and give Redis back what it lost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from gears.aside import read_aside
 from gears.checkpoint import Checkpoint
 from gears.engines import Engine
-from gears.gaps import Runs, gaps_of, remember_gaps
+from gears.gaps import Gap, Runs, gaps_of, remember_gaps
 from gears.redis import Redis, server_run
 from gears.rewind_store import RewindStore
 from gears.stream import ZERO, EntryId, Names
@@ -72,7 +74,8 @@ async def recover(
             line = await forget(redis, names, run, known, after=checkpoint.newest, token=lease.token)
             await store.reserve(EntryId.of_version(line).next, known.epoch)  # the next line is to be above this one
     checkpoint = await store.checkpoint() or Checkpoint(ZERO, ZERO)
-    await _share_gaps(redis, names, store, checkpoint)
+    aside = await read_aside(redis, names)
+    await _share_gaps(redis, names, store, checkpoint, [Gap.of(i) for i in checkpoint.aside if i not in aside])
     await mark_checked(redis, names, run, lease.token)
     committed_by: Any = await redis.get(names.run)
     certain = max(watermark, checkpoint.certain) if rewind is None else rewind.certain
@@ -80,9 +83,15 @@ async def recover(
     return Standing(watermark, runs, checkpoint.fence, checkpoint.reserved, checkpoint.epoch)
 
 
-async def _share_gaps(redis: Redis, names: Names, store: RewindStore, checkpoint: Checkpoint) -> None:
-    """Let Redis and MongoDB each know of the gaps that the other knows of, and whoever waits for a commit."""
-    await remember_gaps(redis, names, checkpoint.gaps)
+async def _share_gaps(
+    redis: Redis, names: Names, store: RewindStore, checkpoint: Checkpoint, lost: Sequence[Gap]
+) -> None:
+    """Let Redis and MongoDB each know of the gaps that the other knows of, and whoever waits for a commit.
+
+    Args:
+        lost: of what was set aside and Redis has forgotten.
+    """
+    await remember_gaps(redis, names, [*checkpoint.gaps, *lost])
     found = await gaps_of(redis, names)
     if new := [gap for gap in found if gap not in checkpoint.gaps]:
         await store.keep_gaps(new)

@@ -10,12 +10,13 @@ from contextlib import suppress
 import anyio
 import structlog
 
+from gears.changes import Upsert
 from gears.dead_letters import DeadLetter
 from gears.documents.stored import read_stored, text_of
 from gears.engines import Engine
 from gears.errors import RedisRefused, Refused
 from gears.failpoint import reached
-from gears.mongo import Store, Upsert
+from gears.mongo import Store
 from gears.redis import Redis
 from gears.refusals import record_refusals
 from gears.stream import EntryId, Names, reaches
@@ -31,6 +32,7 @@ async def refuse(
     store: Store,
     refusals: Sequence[Refusal],
     ahead: Ahead,
+    token: str,
     *,
     last: EntryId,
     lost: EntryId,
@@ -46,6 +48,7 @@ async def refuse(
         store: the mapping's documents in MongoDB.
         refusals: the refused states.
         ahead: tells of later writes.
+        token: the committer's.
         last: the last entry of the batch.
         lost: versions up to this entry's, in MongoDB, say nothing of the entries that Redis has now.
 
@@ -55,7 +58,9 @@ async def refuse(
     Raises:
         MongoError, RedisError: do it again.
     """
-    await store.keep_dead_letters([_dead_letter(refusal) for refusal in refusals])
+    letters = [_dead_letter(refusal) for refusal in refusals if not refusal.moved]
+    if letters:
+        await store.keep_dead_letters(letters)
     reached("dead letters kept")
     versions = _versions(engine, refusals)
     held = await _held(store, versions)
@@ -72,8 +77,10 @@ async def refuse(
     await store.fence_off(versions, held)  # a committer that was held up may have what is refused under way
     reached("fenced off")
     await ahead.look(last)
-    for refusal in refusals:
+    for refusal in sorted(refusals, key=lambda refusal: not refusal.moved):  # what was moved is never nowhere
         log.warning("refused", key=repr(refusal.entries.key)[1:], reason=refusal.reason)
+        if refusal.moved and not ahead.written(refusal.entries.key, last):
+            await _move_back(engine, store, engine.mapping.id_of(refusal.entries.key), ahead, token)
         if refusal.seen is None or ahead.written(refusal.entries.key, last):
             continue
         try:
@@ -152,6 +159,16 @@ async def _delete(redis: Redis, key: bytes) -> None:
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.delete(key)
         await pipeline.execute()
+
+
+async def _move_back(engine: Engine, store: Store, document_id: str, ahead: Ahead, token: str) -> None:
+    stored = await store.find(document_id)
+    if stored is not None:
+        text = await text_of(engine.mapping, stored)
+        try:
+            await engine.restore(document_id, text, since=ahead.seen, token=token)
+        except RedisRefused as error:
+            log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
 
 
 async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, ahead: Ahead) -> None:

@@ -1,5 +1,8 @@
 """What a committer and a reconciler say of themselves: to the log when something changes, to Redis all the time."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from time import monotonic, time
 from typing import Any, Generic, TypeVar
@@ -15,6 +18,8 @@ from gears.stream import Names
 
 _EVERY = 1.0
 _TTL = 5
+_PATIENCE = 2.0
+"""Seconds that MongoDB may take for a commit before that is said."""
 
 _REPORT = """
 redis.call('DEL', KEYS[1])
@@ -89,6 +94,20 @@ class Reporter(_Published[WorkerState]):
         self._state.retries += 1
         self._tell("retrying", reason)
 
+    @contextmanager
+    def patiently(self, who: str) -> Iterator[None]:
+        """Say that commits are held up if what is in the block takes long."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(_PATIENCE, self._tell, "retrying", f"{who}: no answer for {_PATIENCE:g} s")
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def preparing(self, reason: str) -> None:
+        """Commits wait for something that MongoDB takes long for, such as the build of an index."""
+        self._tell("preparing", reason)
+
     def restoring(self, reason: str) -> None:
         """Redis is given back what it lost."""
         self._tell("restoring", reason)
@@ -101,6 +120,16 @@ class Reporter(_Published[WorkerState]):
         """Count what a commit brought."""
         self._state.committed += entries
         self._state.refused += refused
+
+    def set_aside(self, count: int, reason: str) -> None:
+        """So many keys are set aside; one line says so when that begins, and ends."""
+        if bool(count) != bool(self._state.aside):
+            if count:
+                self._log.error("set aside: MongoDB doesn't take it now; trying again", keys=count, reason=reason)
+            else:
+                self._log.info("nothing is set aside any more")
+            self._changed.set()
+        self._state.aside, self._state.aside_reason = count, reason
 
     def _tell(self, state: str, reason: str) -> None:
         before = self._change(state, reason)

@@ -1,6 +1,7 @@
 """Reading what there is to commit: the next entries of the sync stream and the present states of their keys."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from collections.abc import Mapping as Dict
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,42 +17,56 @@ READ_BYTES = 4 * 1024 * 1024
 
 _WAIT_MS = 500
 
-_PAGES = 4
-"""A batch of b documents may have this many times b entries."""
+_PAGES = 5
+"""A batch of b documents may have four times b entries, and one more where a RENAME would be cut in two."""
 
 _READ = """
 local after, most, most_bytes, pages = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local taken, states, known, bytes = {}, {}, {}, 0
+local taken, states, known, bytes, renaming = {}, {}, {}, 0, false
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local watermark = redis.call('GET', KEYS[2]) or '0-0'
 local time = redis.call('TIME')
-for page = 1, pages do
-    local entries = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', most)
-    for _, entry in ipairs(entries) do
-        local fields, key = entry[2], ''
-        for i = 1, #fields, 2 do
-            if fields[i] == 'k' then key = fields[i + 1] end
-        end
-        if key ~= '' and not known[key] then
-            if #states == most or bytes > most_bytes then return {taken, states, newest, watermark, time} end
-            known[key] = true
-            local document = redis.pcall('JSON.GET', key)
-            if type(document) == 'string' then
-                bytes = bytes + #document
-                states[#states + 1] = {key, document}
-            else
-                local mark = redis.call('GET', ARGV[5] .. string.sub(key, tonumber(ARGV[6])))
-                states[#states + 1] = {key, false, redis.call('TYPE', key), mark}
-            end
-        end
-        taken[#taken + 1] = entry
-        after = entry[1]
+local function look(key)
+    known[key] = true
+    local document = redis.pcall('JSON.GET', key)
+    if type(document) == 'string' then
+        bytes = bytes + #document
+        states[#states + 1] = {key, document}
+    else
+        local mark = redis.call('GET', ARGV[5] .. string.sub(key, tonumber(ARGV[6])))
+        states[#states + 1] = {key, false, redis.call('TYPE', key), mark}
     end
-    if #entries < most or #states == most then break end
+end
+local function read()
+    for page = 1, pages do
+        local entries = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', most)
+        for _, entry in ipairs(entries) do
+            local fields, key, event = entry[2], '', ''
+            for i = 1, #fields, 2 do
+                if fields[i] == 'k' then key = fields[i + 1] end
+                if fields[i] == 'e' then event = fields[i + 1] end
+            end
+            if not renaming and (page > pages - 1 or (key ~= '' and not known[key])) then
+                if #states >= most or bytes > most_bytes or page == pages then return end
+            end
+            if key ~= '' and not known[key] then look(key) end
+            renaming = event == 'rename_from'
+            taken[#taken + 1] = entry
+            after = entry[1]
+        end
+        if #entries < most or (#states >= most and not renaming) then return end
+    end
+end
+read()
+for i = 7, #ARGV do
+    if not known[ARGV[i]] then look(ARGV[i]) end
 end
 return {taken, states, newest, watermark, time}
 """
-"""In one atomic step, so that what tells a deleted key from a lost one belongs to its state."""
+"""In one atomic step, so that what tells a deleted key from a lost one belongs to its state.
+
+Both entries of a RENAME are in one batch, so that it arrives as a whole.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,7 @@ class Batch:
         newest: the stream's newest entry when they were read, which may be a later one; none of them is newer.
         watermark: the watermark in Redis at that moment.
         clock: the id that Redis's clock would have given then.
+        beside: other keys, whose states were asked for.
     """
 
     entries: Sequence[Entry]
@@ -73,6 +89,11 @@ class Batch:
     newest: EntryId
     watermark: EntryId
     clock: EntryId
+    beside: Sequence[KeyEntries] = ()
+
+    def last(self, otherwise: EntryId) -> EntryId:
+        """The last entry; `otherwise` if there is none."""
+        return self.entries[-1].id if self.entries else otherwise
 
     @property
     def is_large(self) -> bool:
@@ -92,38 +113,72 @@ class Reader:
         self._wire = wire
         self._names = names
 
-    async def read(self, after: EntryId, most: int, *, wait: bool) -> Batch:
+    async def read(
+        self,
+        after: EntryId,
+        most: int,
+        *,
+        wait: bool,
+        known: Dict[bytes, KeyEntries],
+        due: Collection[bytes],
+        beside: Collection[bytes],
+    ) -> Batch:
         """The batch that follows an entry, in one round trip; it has no entries when there are none.
 
         Args:
             after: the entry.
             most: documents in the batch.
             wait: whether to wait for entries a moment, when there are none.
+            known: what was said of keys before.
+            due: those of these keys that are in the batch in any case.
+            beside: other keys of which it is to tell the states.
         """
         stream, gone, start = self._names.stream, self._names.gone, len(self._names.prefix) + 2
         waiting = [("XREAD", "COUNT", 1, "BLOCK", _WAIT_MS, "STREAMS", stream, str(after))] if wait else []
         *_, (raw, found, newest, watermark, time) = await self._wire.send_all(
             *waiting,
-            ("EVAL", _READ, 2, stream, self._names.watermark, str(after), most, READ_BYTES, _PAGES, gone, start),
+            (
+                "EVAL",
+                _READ,
+                2,
+                stream,
+                self._names.watermark,
+                str(after),
+                most,
+                READ_BYTES,
+                _PAGES,
+                gone,
+                start,
+                *due,
+                *beside,
+            ),
         )
         entries = [
             decode_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in raw
         ]
-        keys = coalesce(entry for entry in entries if entry.key)
+        keys = coalesce((entry for entry in entries if entry.key), known, due)
         as_of = EntryId.parse(newest[0][0]) if newest else after
-        for key_entries in keys.values():
+        others = {key: KeyEntries(key) for key in beside if key not in keys}
+        for key_entries in (*keys.values(), *others.values()):
             key_entries.as_of = as_of
-        states = {key: _state(keys[key], *state) for key, *state in found}
+        states = {
+            key: _state(keys.get(key) or others[key], EntryId.parse(watermark).next, *state) for key, *state in found
+        }
         clock = EntryId(int(time[0]) * 1000 + int(time[1]) // 1000, 0)
-        return Batch(entries, list(keys.values()), states, as_of, EntryId.parse(watermark), clock)
+        return Batch(
+            entries, list(keys.values()), states, as_of, EntryId.parse(watermark), clock, list(others.values())
+        )
 
 
-def _state(entries: KeyEntries, document: bytes | None, kind: bytes = b"", mark: bytes | None = None) -> State:
+def _state(
+    entries: KeyEntries, watermark: EntryId, document: bytes | None, kind: bytes = b"", mark: bytes | None = None
+) -> State:
     if document is not None:
         return document
     if kind not in (b"none", JSON_TYPE):
         return Gone.FOREIGN
-    deleted_later = mark is not None and EntryId.parse(mark) >= entries.ids[-1]
+    known = entries.ids[-1] if entries.ids else watermark
+    deleted_later = mark is not None and EntryId.parse(mark) >= known
     return Gone.DELETED if deleted_later or entries.last_event in DELETE_EVENTS else Gone.LOST
 
 

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-import anyio
 import typer
 from pydantic import ValidationError
 from redis.exceptions import ResponseError
 
 from gears.access import mongo, redis
 from gears.access.roles import Role, passwords
+from gears.command import run_command
 from gears.engines.detect import detect
 from gears.errors import ConfigError
 from gears.mongo import MongoError, open_client
@@ -46,8 +46,14 @@ def mongo_command(apply: ApplyOption = False) -> None:
 
 
 def _run(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
+    settings = Settings()
+
+    async def done() -> int:
+        await work(settings)
+        return 0
+
     try:
-        anyio.run(work, Settings())
+        run_command(done)
     except (ConfigError, ValidationError, RedisError, MongoError, *AWAY) as error:
         sys.stderr.write(f"gears: {error}\n")
         raise typer.Exit(2) from None

@@ -15,22 +15,27 @@ _USER_NOT_FOUND, _ROLE_NOT_FOUND = 11, 31
 _DOCUMENTS = "documents"
 _ACTIONS: dict[Role, dict[str, tuple[str, ...]]] = {
     Role.SERVICE: {
-        _DOCUMENTS: ("find",),
+        _DOCUMENTS: ("find", "listIndexes"),
         "sync_tombstones": ("find",),
         "sync_dead_letters": ("find",),
         "sync_audits": ("find",),
         "sync_rewinds": ("find",),
     },
     Role.WORKER: {
-        _DOCUMENTS: ("find", "insert", "update", "remove", "createIndex"),
+        _DOCUMENTS: ("find", "insert", "update", "remove", "createIndex", "listIndexes"),
         "sync_tombstones": ("find", "insert", "update", "createIndex"),
         "sync_checkpoints": ("find", "insert", "update"),
         "sync_dead_letters": ("find", "insert", "update", "createIndex"),
         "sync_audits": ("find", "insert", "remove"),
         "sync_rewinds": ("find", "insert", "update"),
+        "sync_parked": ("find", "insert", "update", "remove"),
     },
     Role.CLIENT: {},
 }
+
+_WHOLE_DATABASE = ""
+_LOOKING: dict[tuple[str, str], tuple[str, ...]] = {("config", "collections"): ("find",)}
+"""What looking at a collection takes beside: how it is sharded, if it is."""
 
 
 def privileges(role: Role, mappings: Iterable[Mapping]) -> list[Document]:
@@ -39,6 +44,8 @@ def privileges(role: Role, mappings: Iterable[Mapping]) -> list[Document]:
     for mapping in mappings:
         for name, actions in _ACTIONS[role].items():
             found[mapping.database, mapping.collection if name == _DOCUMENTS else name] = actions
+        if _ACTIONS[role]:
+            found |= _LOOKING | {(mapping.database, _WHOLE_DATABASE): ("listCollections",)}
     return [
         {"resource": {"db": database, "collection": collection}, "actions": list(actions)}
         for (database, collection), actions in found.items()

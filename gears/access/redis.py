@@ -15,7 +15,19 @@ _COMMANDS = {
     Role.SERVICE: (
         *("auth", "hello", "ping", "select", "client|setinfo", "client|setname", "info", "time", "module|list"),
         *("multi", "exec", "discard", "eval", "evalsha", "script|load", "subscribe", "unsubscribe"),
-        *("json.get", "get", "exists", "type", "hgetall", "xlen", "xrange", "xinfo|stream", "zrangebyscore", "lrange"),
+        *(
+            "json.get",
+            "get",
+            "exists",
+            "type",
+            "hgetall",
+            "hexists",
+            "xlen",
+            "xrange",
+            "xinfo|stream",
+            "zrangebyscore",
+            "lrange",
+        ),
         *("json.set", "del", "set", "xadd", "xdel"),  # what a write of the recipe is made of
     ),
     Role.CLIENT: (
@@ -28,7 +40,7 @@ _COMMANDS = {
 _COMMANDS[Role.WORKER] = (
     *_COMMANDS[Role.SERVICE],
     *("json.mget", "json.debug", "scan", "dbsize", "xread", "xtrim", "publish", "psubscribe", "punsubscribe"),
-    *("xrevrange", "expire", "pexpire", "pttl", "hset", "zadd", "zremrangebyrank", "getdel"),
+    *("xrevrange", "expire", "pexpire", "pttl", "hset", "hdel", "zadd", "zremrangebyrank", "getdel"),
     *("append", "rpush", "ltrim", "config|get"),
 )
 
@@ -75,7 +87,15 @@ def rules(role: Role, mappings: Iterable[Mapping], *, engine: str, database: int
         if role is Role.SERVICE:
             read = "~" if engine == "gears1" else "%R~"  # Redis 6.2 doesn't tell reading from writing
             keys += [f"~{names.stream}", f"~{names.gone}*", f"~{names.ticket}*"]
-            kept = (names.watermark, names.refused, names.worker, names.reconciling, names.gaps, names.checked)
+            kept = [
+                names.watermark,
+                names.refused,
+                names.aside,
+                names.worker,
+                names.reconciling,
+                names.gaps,
+                names.checked,
+            ]
             keys += [f"{read}{name}" for name in kept]
             channels += [f"&{names.channel}"] + ([f"&{names.own}"] if engine == "function" else [])
         if role is Role.WORKER:

@@ -52,6 +52,7 @@ class Gears1(CallEngine):
             "stream": self.names.stream,
             "watermark": self.names.watermark,
             "refused": self.names.refused,
+            "aside": self.names.aside,
             "checked": self.names.checked,
             "lease": self.names.lease,
             "gone": self.names.gone,

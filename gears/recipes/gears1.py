@@ -21,8 +21,8 @@ How RedisGears 1.2 behaves, and why this is built around it:
   the recipe asks itself: `prevented`.
 
 A line `CONFIG = {...}` and `gears1_writes.py` stand before this text. CONFIG is either {version, queued}, or {name,
-version, prefix, stream, watermark, refused, checked, lease, gone, ticket, ticket_ms, events, deletes, hold,
-hold_seconds}; `queued` and `hold` are the commands whose clients are held.
+version, prefix, stream, watermark, refused, aside, checked, lease, gone, ticket, ticket_ms, events, deletes,
+hold, hold_seconds}; `queued` and `hold` are the commands whose clients are held.
 """
 
 import ctypes
@@ -90,10 +90,12 @@ def relay(reply):
 
 
 def take(held, due):
-    """Remove and return, from the oldest on, those that are due."""
-    taken = []
-    while held and due(held[0]):
-        taken.append(held.popleft())
+    """Remove and return those that are due, the oldest first."""
+    taken, kept = [], []
+    for item in held:
+        (taken if due(item) else kept).append(item)
+    held.clear()
+    held.extend(kept)
     return taken
 
 
@@ -112,7 +114,9 @@ def capture(record):
         return
     key, event = record["key"], record["event"]
     try:
-        if event in APPEARS and execute("TYPE", key) != JSON_TYPE:
+        # What was renamed on in the same MULTI isn't there any more, but tells where that came from.
+        others = (JSON_TYPE, "none") if event == "rename_to" else (JSON_TYPE,)
+        if event in APPEARS and execute("TYPE", key) not in others:
             return
         entry = add(key, event)
         if event in CONFIG["deletes"] and execute("EXISTS", key) == 0:
@@ -211,8 +215,9 @@ def release():
     if not state.held:
         return 0
     watermark = number(execute("GET", CONFIG["watermark"]) or "0-0")
+    aside = set(execute("HKEYS", CONFIG["aside"]))
     with state.lock:
-        settled = take(state.held, lambda item: item.last <= watermark)
+        settled = take(state.held, lambda item: item.last <= watermark and aside.isdisjoint(item.entries))
         if state.held and not state.watched:
             start_watching(state)
     if settled:

@@ -72,7 +72,9 @@ function current(client, key) {
 
 redis.registerKeySpaceTrigger('capture', config.prefix + ':', (client, data) => {
     if (!events.has(data.event)) return;
-    if (appears.has(data.event) && !isJson(client, data.key_raw)) return;
+    // What was renamed on in the same MULTI isn't there any more, but tells where that came from.
+    const passed = data.event === 'rename_to' && !exists(client, data.key_raw);
+    if (appears.has(data.event) && !passed && !isJson(client, data.key_raw)) return;
     const id = add(client, data.key ?? data.key_raw, data.event);
     if (deletes.has(data.event) && data.key !== null && !exists(client, data.key_raw)) mark(client, data.key, id);
 }, {description: 'adds an entry to the sync stream for every write'});

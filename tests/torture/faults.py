@@ -13,12 +13,13 @@ from redis.exceptions import RedisError
 from gears.backlog import last_entry
 from gears.failpoint import VARIABLE
 from tests.stack import Process, eventually
+from tests.torture.answers import wrong_answers
 from tests.torture.clients import Recorder
 from tests.torture.history import Window
 from tests.torture.http_client import HttpClient
 from tests.torture.look import look
 from tests.torture.plain_client import PlainClient
-from tests.torture.schedule import KEYS, STANDBY, Fault, Step
+from tests.torture.schedule import KEYS, STANDBY, WIRE, Fault, Step
 from tests.torture.system import NAMES, PREFIX, System
 
 _MOST_LOST = 200_000
@@ -59,7 +60,7 @@ class Faults:
     def __init__(self, system: System, recorder: Recorder) -> None:
         self._system = system
         self._recorder = recorder
-        self._locks = {name: anyio.Lock() for name in (*system.processes, *system.edges)}
+        self._locks = {name: anyio.Lock() for name in (*system.processes, *system.edges, WIRE)}
         self.lost: list[Window] = []
         """When Redis was away, or lost all, and why."""
         self.index_dropped: list[Window] = []
@@ -102,6 +103,8 @@ class Faults:
                 hurting = self._frozen(self._system.processes[fault.target])
             case "cut" | "stall" | "deafen" | "slow":
                 hurting = self._edge(fault)
+            case "answers":
+                hurting = self._answers(fault)
             case "out of memory":
                 hurting = self._full()
             case "steal lease":
@@ -155,6 +158,12 @@ class Faults:
                 break
             self.done["crash"] = self.done.get("crash", 0) + 1
         raise AssertionError(f"Redis doesn't start: {process.log}")
+
+    @asynccontextmanager
+    async def _answers(self, fault: Fault) -> AsyncIterator[None]:
+        """MongoDB answers some commands with errors that blame no document."""
+        with self._system.wire.rule(*wrong_answers(fault.amount)):
+            yield
 
     @asynccontextmanager
     async def _frozen(self, process: Process) -> AsyncIterator[None]:

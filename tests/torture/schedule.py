@@ -65,6 +65,7 @@ FAULTS = {
     "stall": 9,
     "deafen": 7,
     "slow": 7,
+    "answers": 12,
     "lose tail": 5,
     "lose all": 3,
     "lose future": 3,
@@ -84,6 +85,8 @@ FAULTS = {
 _ON_PROCESSES = {"kill", "freeze", "restart"}
 _ON_EDGES = {"cut", "stall", "deafen", "slow"}
 _ON_MONGO = {"drop index"}
+WIRE = "wire"
+"""What all of ours reach MongoDB through."""
 _AT_ONCE = {"flush", "ahead", "steal lease", "drop lease", "remove recipe", "drop index", "expire", "sweep"}
 
 STORM, CALM = 24.0, 6.0
@@ -140,7 +143,7 @@ class Fault:
         kind: one of `FAULTS`.
         target: the process or edge that is hurt.
         seconds: how long it lasts.
-        amount: how much: bytes of a tail, milliseconds of a delay, seconds of a clock, number of keys.
+        amount: how much: bytes of a tail, milliseconds of a delay, seconds of a clock, number of keys; or a seed.
         moment: where a committer is stopped, and how, as gears/failpoint.py reads it.
     """
 
@@ -185,6 +188,8 @@ def _draw(chance: random.Random, at: float, kinds: Sequence[str]) -> Fault:
         target = chance.choice(PROCESSES)
     elif kind in _ON_EDGES:
         target = chance.choice(EDGES)
+    elif kind == "answers":
+        target = WIRE
     else:
         target = "mongo" if kind in _ON_MONGO else "redis"
     seconds = round(min(0.2 + chance.expovariate(1 / 1.5), 8.0), 2)

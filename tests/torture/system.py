@@ -23,6 +23,7 @@ from tests.engines import KINDS
 from tests.stack import Process, free_port
 from tests.torture.proxy import Edge
 from tests.torture.schedule import EDGES, FAULTS
+from tests.wire import WireProxy
 
 PREFIX = "notes"
 NAMES = Names(PREFIX)
@@ -71,6 +72,8 @@ class System:
         self.mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self.setup.mongo_uri, serverSelectionTimeoutMS=2000, timeoutMS=3000, retryReads=False
         )
+        self.wire = WireProxy(self.setup.mongo_port)
+        self.wire.port = free_port()
         self.edges = {name: Edge(name, self._port_of(name.partition(">")[2])) for name in EDGES}
         self.apis = {name: f"http://{LOOPBACK}:{free_port()}" for name in ("api-1", "api-2")}
         self.processes: dict[str, Process] = {}
@@ -110,6 +113,7 @@ class System:
         return os.environ | self.env | {"REDIS_URL": self.setup.redis_url, "MONGO_URI": self.setup.mongo_uri}
 
     async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self.wire)
         for edge in self.edges.values():
             await self._stack.enter_async_context(edge)
         self.processes = {"redis": self.redis_process(), "mongo": Process(mongo.server(self.setup), self.folder, {})}
@@ -182,7 +186,7 @@ class System:
         return Process(child, self.folder, env)
 
     def _port_of(self, server: str) -> int:
-        return self.setup.redis_port if server == "redis" else self.setup.mongo_port
+        return self.setup.redis_port if server == "redis" else self.wire.port
 
     async def _pings(self) -> bool:
         return bool(await self.redis.ping())

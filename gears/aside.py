@@ -1,0 +1,30 @@
+"""What is set aside: entries whose documents MongoDB doesn't take now, though it takes others.
+
+The watermark goes on past them, so that others are acknowledged; they themselves stay pending until they are committed.
+"""
+
+from typing import Any
+
+from gears.redis import Redis
+from gears.stream import EntryId, Names
+
+
+async def read_aside(redis: Redis, names: Names) -> dict[EntryId, tuple[bytes, str]]:
+    """The entries that are set aside, each with its key and event."""
+    found: Any = await redis.hgetall(names.aside)
+    return {EntryId.parse(entry_id): _parse(value) for entry_id, value in found.items()}
+
+
+async def is_aside(redis: Redis, names: Names, entry_id: EntryId) -> bool:
+    """Whether this entry is set aside."""
+    return bool(await redis.hexists(names.aside, str(entry_id)))
+
+
+def value_of(key: bytes, event: str) -> bytes:
+    """What is kept of an entry."""
+    return event.encode() + b" " + key
+
+
+def _parse(value: bytes) -> tuple[bytes, str]:
+    event, _, key = value.partition(b" ")
+    return key, event.decode()

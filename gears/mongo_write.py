@@ -1,0 +1,387 @@
+"""Writing a batch of changes: what failed is told apart, and what waits for one another is written in its order."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Mapping as Dict
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import anyio
+import bson
+import structlog
+from bson import Binary
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.raw_bson import RawBSONDocument
+from motor.motor_asyncio import AsyncIOMotorCollection
+from pymongo import DeleteOne
+from pymongo.collation import Collation
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteConcernError
+
+from gears.changes import Change, Remove, Upsert
+from gears.conflicts import UniqueIndex
+from gears.dependent import Blocker, Changes, Outcome, Plan, Standing, dependents, plan, standing
+from gears.documents.json_bson import document_bson, elements
+from gears.documents.stored import Stored, read_stored, stored_text
+from gears.failpoint import reached
+from gears.mapping import Mapping
+from gears.mongo_errors import Meaning, meaning_of
+from gears.mongo_filters import Filters
+from gears.mongo_texts import describe, describe_item
+from gears.stream import reaches
+
+Document = dict[str, Any]
+
+UNREADABLE = frozenset({2, 5, 9, 14, 15, 22, 52, 54, 55, 56, 57, 10334, 17280, 17419})
+"""Codes with which servers answer a whole command when they can't read a document in it, such as BadValue, Overflow,
+FailedToParse, TypeMismatch, InvalidBSON and BSONObjectTooLarge: https://github.com/mongodb/mongo, `error_codes.yml`."""
+
+_LOOKUPS = 8
+_SHOWN = 10
+
+_READ: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+
+log = structlog.get_logger()
+
+
+def is_of_one(error: PyMongoError) -> bool:
+    """Whether MongoDB's answer to a whole command may be for a single document in it."""
+    return isinstance(error, OperationFailure) and not isinstance(error, BulkWriteError | WriteConcernError)
+
+
+class Writer:
+    """Writes the documents of one mapping.
+
+    Args:
+        documents: the collection, with documents as bytes.
+        parked: where documents are kept that are taken out for a moment.
+        mapping: the mapping.
+        filters: its filters.
+        versions: tells the versions of those of these documents that are stored.
+        bury: remembers that these documents are deleted.
+    """
+
+    def __init__(
+        self,
+        documents: AsyncIOMotorCollection[Any],
+        parked: AsyncIOMotorCollection[Document],
+        mapping: Mapping,
+        filters: Filters,
+        versions: Callable[[Iterable[str]], Awaitable[dict[str, int]]],
+        bury: Callable[[Sequence[Remove]], Awaitable[None]],
+    ) -> None:
+        self._documents = documents
+        self._parked = parked
+        self._mapping = mapping
+        self._filters = filters
+        self._versions = versions
+        self._bury = bury
+
+    async def write(self, batch: Changes) -> tuple[Outcome, list[Change]]:
+        """Bring MongoDB to these states, newer ones excepted.
+
+        Returns:
+            What became of them, and those that were inserted.
+
+        Raises:
+            MongoError: nothing is certain; do it again.
+        """
+        outcome = Outcome()
+        sources = batch.sources
+        first = sorted(
+            (change for i, change in batch.changes.items() if i not in sources),
+            key=lambda change: isinstance(change, Upsert),
+        )
+        inserted, stuck = await self._attempt(first, outcome, patient=batch.patient) if first else ([], {})
+        if stuck:
+            inserted += await self._resolve(batch, stuck, outcome)
+        if outcome.needed:
+            return outcome, inserted
+        outcome.kept |= batch.kept(outcome.refused)
+        for source in batch.kept(outcome.failed) - outcome.kept:
+            outcome.failed[source] = "what it was renamed to can't be written yet"
+        moved = [
+            change
+            for i in sources
+            if i not in outcome.kept and i not in outcome.failed
+            if isinstance(change := batch.changes[i], Remove)
+        ]
+        if moved:
+            await self._bury(moved)
+            await self._attempt(moved, outcome)
+        return outcome, inserted
+
+    async def unpark(self) -> None:
+        """Put back what was taken out by a committer that stopped amid it."""
+        async for found in self._parked.find({"mapping": self._mapping.prefix}):
+            await self._put_back(found["id"], found["document"])
+
+    async def _attempt(
+        self,
+        changes: Sequence[Change],
+        outcome: Outcome,
+        documents: Dict[str, bytes] | None = None,
+        patient: AbstractSet[str] = frozenset(),
+    ) -> tuple[list[Change], dict[str, Document]]:
+        """One bulk write; returns what was inserted, and what failed since another document has the same value."""
+        operations = [self._filters.operation(change, (documents or {}).get(change.document_id)) for change in changes]
+        stuck: dict[str, Document] = {}
+        try:
+            result = await self._documents.bulk_write(operations, ordered=False)
+        except BulkWriteError as error:
+            if error.details.get("writeConcernErrors"):
+                raise
+            failures: list[Document] = error.details.get("writeErrors", [])
+            for failure in failures:
+                self._sort(changes[failure["index"]], failure, outcome, stuck)
+            others = {change.document_id for change in changes} - patient
+            if others and others <= outcome.failed.keys():
+                raise  # it is not for the documents
+            return [changes[upserted["index"]] for upserted in error.details.get("upserted", [])], stuck
+        except OperationFailure as error:
+            await self._blame(changes, error, outcome)
+            return [], stuck
+        finally:
+            reached("documents written")
+        return [changes[index] for index in result.upserted_ids or {}], stuck
+
+    def _sort(self, change: Change, failure: Document, outcome: Outcome, stuck: dict[str, Document]) -> None:
+        """Take note of a failure of one change."""
+        meaning = meaning_of(failure.get("code"))
+        if meaning is Meaning.DUPLICATE and isinstance(change, Upsert):
+            stuck[change.document_id] = failure
+        elif meaning is Meaning.DOCUMENT and isinstance(change, Upsert):
+            outcome.refused[change.document_id] = f"MongoDB refused it: {describe_item(failure)}"
+        else:
+            outcome.failed[change.document_id] = describe_item(failure)
+
+    async def _blame(self, changes: Sequence[Change], error: OperationFailure, outcome: Outcome) -> None:
+        """Tell a document for which a whole command fails from other failures (raised).
+
+        The document is to blame if it fails alone and again, while the same command with an empty one is taken.
+        """
+        if len(changes) > 1 or not isinstance(changes[0], Upsert) or not is_of_one(error):
+            raise error
+        change = changes[0]
+        never = {"$and": [self._filters.older(change), {"_id": {"$exists": False}}]}
+        either: tuple[Any, ...] = ({}, RawBSONDocument(change.document))
+        for document in either:
+            try:
+                await self._documents.replace_one(never, document)
+            except OperationFailure as again:
+                if not document or again.code != error.code:
+                    raise
+                if error.code in UNREADABLE:
+                    outcome.refused[change.document_id] = f"MongoDB can't read it (code {error.code})"
+                else:
+                    outcome.failed[change.document_id] = describe(error)
+                return
+        raise error
+
+    async def _resolve(self, batch: Changes, stuck: dict[str, Document], outcome: Outcome) -> list[Change]:
+        """Write what others are in the way of, as far as these let go; returns what was inserted."""
+        inserted: list[Change] = []
+        unexplained: set[str] = set()
+        while stuck:
+            held = await self._versions(stuck)
+            stuck = {i: f for i, f in stuck.items() if not self._is_newer(batch.change(i), held.get(i, -1))}
+            blockers = await self._blockers([change for i in stuck if isinstance(change := batch.change(i), Upsert)])
+            equal = _equal(self._mapping, batch, blockers)
+            waits = self._waits(batch, stuck, blockers, equal, outcome)
+            if outcome.needed:
+                return inserted
+            for i in unexplained & {i for i, found in blockers.items() if not found} & waits.keys():
+                del waits[i]
+                outcome.failed[i] = f"{describe_item(stuck[i])}; but there is none"
+            unexplained |= {i for i in waits if not blockers[i]}
+            if not waits:
+                break
+            stuck = {i: stuck.get(i, {}) for i in waits}
+            todo = plan(waits, batch)
+            new, stuck = await self._carry_out(todo, waits, outcome)
+            inserted += new
+        return inserted
+
+    def _is_newer(self, change: Change | None, held: int) -> bool:
+        return change is not None and reaches(held, change.version)
+
+    def _waits(
+        self,
+        batch: Changes,
+        stuck: Dict[str, Document],
+        blockers: Dict[str, Sequence[Blocker]],
+        equal: Dict[str, bool],
+        outcome: Outcome,
+    ) -> dict[str, set[str]]:
+        """What each waits for; those that wait for what won't go are refused, or set aside."""
+        waits: dict[str, set[str]] = {}
+        left = set(stuck)
+        settled = True
+        while settled:
+            settled = False
+            outcome.kept |= batch.kept(outcome.refused)
+            for i in [i for i in stuck if i in left]:
+                by_standing: dict[Standing, list[Blocker]] = {}
+                for blocker in blockers[i]:
+                    by_standing.setdefault(standing(blocker, batch, left, outcome, equal), []).append(blocker)
+                if keeping := by_standing.get(Standing.KEEPS):
+                    outcome.refused[i] = f"MongoDB refused it: {self._taken(keeping[0], stuck[i])}"
+                elif Standing.FAILS in by_standing:
+                    outcome.failed[i] = "it waits for another document, which can't be written yet"
+                else:
+                    waits[i] = {b.stored.id for b in blockers[i] if b.stored is not None}
+                    continue
+                waits.pop(i, None)
+                left.discard(i)
+                settled = True
+        outcome.needed |= {
+            blocker.stored.id
+            for i in waits
+            for blocker in blockers[i]
+            if blocker.stored is not None
+            if standing(blocker, batch, left, outcome, equal) is Standing.UNKNOWN
+        }
+        return waits
+
+    def _taken(self, blocker: Blocker, failure: Document) -> str:
+        said = describe_item(failure) if failure else "another document has the same value"
+        if blocker.stored is not None:
+            return f"{said}; held by {self._mapping.key(blocker.stored.id)}, in the unique index {blocker.index}"
+        return (
+            f"{said}; held by the document with _id {blocker.object_id} in {self._mapping.namespace}, in the unique "
+            f"index {blocker.index}, whose {self._mapping.id_field!r} is no id: change that, and write this again"
+        )
+
+    async def _blockers(self, upserts: Sequence[Upsert]) -> dict[str, list[Blocker]]:
+        """The documents that hold what each of these needs."""
+        indexes = [index async for found in self._documents.list_indexes() if (index := UniqueIndex.parse(found))]
+        blockers: dict[str, list[Blocker]] = {}
+        limiter = anyio.CapacityLimiter(_LOOKUPS)
+
+        async def look(upsert: Upsert) -> None:
+            async with limiter:
+                blockers[upsert.document_id] = [
+                    blocker for index in indexes async for blocker in self._holders(upsert, index)
+                ]
+
+        async with anyio.create_task_group() as tasks:
+            for upsert in upserts:
+                tasks.start_soon(look, upsert)
+        return blockers
+
+    async def _holders(self, upsert: Upsert, index: UniqueIndex) -> AsyncIterator[Blocker]:
+        document = bson.decode(upsert.document, _READ)
+        if "_id" not in document and index.fields == ("_id",):
+            return
+        others = index.others(document)
+        if others is None:
+            return
+        collation: Collation | None = index.collation or self._filters.collation
+        cursor = self._documents.find(others, collation=collation).limit(_SHOWN)
+        async for raw in cursor:
+            stored = read_stored(self._mapping, bytes(raw.raw))
+            if stored is None or stored.id != upsert.document_id:
+                yield Blocker(index.name, stored, repr(raw["_id"]))
+
+    async def _carry_out(
+        self, todo: Plan, waits: Dict[str, set[str]], outcome: Outcome
+    ) -> tuple[list[Change], dict[str, Document]]:
+        inserted, stuck = await self._attempt(todo.in_order, outcome) if todo.in_order else ([], {})
+        if todo.together:
+            more, failures = await self._exchange(todo.together, waits, outcome)
+            inserted, stuck = inserted + more, stuck | failures
+        return inserted, stuck
+
+    async def _exchange(
+        self, changes: Sequence[Change], waits: Dict[str, set[str]], outcome: Outcome
+    ) -> tuple[list[Change], dict[str, Document]]:
+        """Take these out, and put them in as they are to be, or as they were.
+
+        What is taken out is kept elsewhere until then, so that it can be put back whoever stops amid it.
+        """
+        found = await self._find([change.document_id for change in changes])
+        changes = [
+            c for c in changes if c.document_id not in found or not self._is_newer(c, found[c.document_id].version)
+        ]
+        ids = [change.document_id for change in changes]
+        old = {i: found[i] for i in ids if i in found}
+        await self._park(old)
+        reached("parked")
+        taken = [
+            DeleteOne(self._filters.exactly(i, stored.version), collation=self._filters.collation)
+            if stored.version
+            else DeleteOne(self._filters.with_id(i), collation=self._filters.collation)
+            for i, stored in old.items()
+        ]
+        if taken:
+            await self._documents.bulk_write(taken, ordered=False)
+        reached("taken out")
+        upserts = [change for change in changes if isinstance(change, Upsert)]
+        documents = {i: self._keeping_id(change, old.get(i)) for i, change in _by_id(upserts).items()}
+        ours = Outcome()
+        inserted, stuck = await self._attempt(upserts, ours, documents)
+        for i in stuck:  # what is in its way was put in a moment ago
+            ours.refused[i] = f"MongoDB refused it: {describe_item(stuck[i])}"
+        back = dependents([*ours.refused, *ours.failed], waits)
+        back &= set(ids)
+        gone = [DeleteOne(self._filters.exactly(c.document_id, c.version)) for c in upserts if c.document_id in back]
+        if gone:
+            await self._documents.bulk_write(gone, ordered=False)
+        for i in back & old.keys():
+            await self._put_back(i, old[i].raw)
+        stays = set(ids) - back
+        removed = [change for change in changes if isinstance(change, Remove) and change.document_id in stays]
+        if removed:
+            await self._bury(removed)
+        await self._parked.delete_many({"_id": {"$in": [self._mapping.key(i) for i in ids]}})
+        outcome.refused |= ours.refused
+        outcome.failed |= ours.failed
+        again: dict[str, Document] = {
+            i: {} for i in back if i not in ours.refused and i not in ours.failed and i in waits
+        }
+        return [change for change in inserted if change.document_id in stays], again
+
+    def _keeping_id(self, upsert: Upsert, old: Stored | None) -> bytes:
+        """The document with the `_id` that MongoDB gave it before."""
+        if self._mapping.id_field == "_id" or old is None:
+            return upsert.document
+        [own] = [
+            b"%c_id\0%b" % (tag, old.raw[start:end]) for name, tag, start, end in elements(old.raw) if name == "_id"
+        ]
+        return document_bson([own, upsert.document[4:-1]])
+
+    async def _find(self, ids: Sequence[str]) -> dict[str, Stored]:
+        id_field = self._mapping.id_field
+        these = {id_field: {"$in": self._filters.values(ids), "$not": {"$type": "array"}}}
+        found = await self._documents.find(these, collation=self._filters.collation).to_list(None)
+        stored = (read_stored(self._mapping, bytes(raw.raw)) for raw in found)
+        return {one.id: one for one in stored if one is not None}
+
+    async def _park(self, old: Dict[str, Stored]) -> None:
+        for i, stored in old.items():
+            parked = {"mapping": self._mapping.prefix, "id": i, "document": Binary(stored.raw)}
+            await self._parked.replace_one({"_id": self._mapping.key(i)}, parked, upsert=True)
+
+    async def _put_back(self, document_id: str, raw: bytes) -> None:
+        """Put a document back, unless there is one with its id; what now has its place keeps it."""
+        try:
+            await self._documents.insert_one(RawBSONDocument(raw))
+        except DuplicateKeyError:
+            if not await self._find([document_id]):
+                log.warning("a document could not be put back", key=self._mapping.key(document_id))
+                return
+        await self._parked.delete_one({"_id": self._mapping.key(document_id)})
+
+
+def _by_id(upserts: Iterable[Upsert]) -> dict[str, Upsert]:
+    return {upsert.document_id: upsert for upsert in upserts}
+
+
+def _equal(mapping: Mapping, batch: Changes, blockers: Dict[str, Sequence[Blocker]]) -> dict[str, bool]:
+    """Of documents beside the batch that are in the way, whether MongoDB holds what Redis holds."""
+    equal: dict[str, bool] = {}
+    for found in blockers.values():
+        for stored in (blocker.stored for blocker in found):
+            change = batch.beside.get(stored.id) if stored is not None else None
+            if stored is not None and isinstance(change, Upsert):
+                held = read_stored(mapping, change.document)
+                equal[stored.id] = held is not None and stored_text(mapping, held) == stored_text(mapping, stored)
+    return equal

@@ -1,0 +1,331 @@
+"""What MongoDB answers: only what blames a document refuses it; all else is tried again, and others go on."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import httpx
+import pytest
+import pytest_asyncio
+
+from gears.mongo_codes import NAMES
+from gears.mongo_errors import KNOWN, Meaning, meaning_of, name_of
+from tests.stack import Stack, eventually
+from tests.wire import Command, WireProxy, apply_then_cut, cut, item_error, on, top_error, write_concern_error
+from tests.wire.actions import Action
+from tests.wire.replies import item_errors_reply, merged_reply
+from tests.wire.rules import On
+
+ASYNC = {"Prefer": "respond-async"}
+WRITES = ("insert", "update", "delete")
+
+
+class Proxied:
+    """A stack whose worker and API reach MongoDB through a proxy."""
+
+    def __init__(self, stack: Stack, proxy: WireProxy) -> None:
+        self.stack, self.proxy = stack, proxy
+        self.client: httpx.AsyncClient = stack.client
+
+    async def put(self, document_id: str, **body: Any) -> httpx.Response:
+        return await self.client.put(f"/notes/{document_id}", json=body)
+
+    async def pending(self, token: str) -> bool:
+        answer = await self.client.get(f"/sync/{token}?mapping=notes")
+        assert answer.json()["mappings"]["notes"] in ("pending", "committed"), answer.text
+        return bool(answer.json()["mappings"]["notes"] == "pending")
+
+    async def readyz(self) -> httpx.Response:
+        return await self.client.get("/readyz")
+
+    async def dead_letters(self) -> int:
+        return await self.stack.mongo_client.test.sync_dead_letters.count_documents({})
+
+    async def is_well(self) -> bool:
+        worker = (await self.client.get("/sync")).json()["mappings"]["notes"]["worker"]
+        return bool(worker and worker["state"] == "committing" and worker["aside"] == 0)
+
+
+async def proxied(folder: Path) -> AsyncIterator[Proxied]:
+    stack = Stack(folder, WT_LEASE_TTL="2", WT_MONGO_TIMEOUT="2", WT_COMMIT_TIMEOUT="3")
+    try:
+        await stack.start(stack.mongo, stack.redis)
+        async with WireProxy(stack.setup.mongo_port) as proxy:
+            stack.worker = stack.another_worker("proxied-worker", MONGO_URI=proxy.uri)
+            stack.api = stack.another_api("proxied-api", stack.setup.port, MONGO_URI=proxy.uri)
+            await stack.start(stack.worker, stack.api)
+            yield Proxied(stack, proxy)
+    finally:
+        await stack.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Proxied]:
+    async for system in proxied(tmp_path_factory.mktemp("proxied")):
+        yield system
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_system(tmp_path: Path) -> AsyncIterator[Proxied]:
+    async for system in proxied(tmp_path):
+        yield system
+
+
+def holds(document_id: str) -> Any:
+    """Whether a command has an item for this document."""
+
+    def found(command: Command) -> bool:
+        return any(_is_for(item, document_id) for item in command.items)
+
+    return found
+
+
+def items_of(codes: dict[str, int]) -> Action:
+    """The items for these documents fail, each with its code."""
+
+    async def act(exchange: Any) -> None:
+        command = exchange.command
+        failing = {i: codes[item["q"]["id"]] for i, item in enumerate(command.items) if item["q"].get("id") in codes}
+        others = [i for i in range(command.size) if i not in failing]
+        reply = await exchange.forward(command.packed_with(others)) if others else {"ok": 1.0, "n": 0}
+        reply = merged_reply(reply, others)
+        for index, code in failing.items():
+            reply = item_errors_reply(reply, [index], {"code": code, "errmsg": "said by the proxy"}, command)
+        await exchange.answer(reply)
+
+    return act
+
+
+def item_of(document_id: str, code: int) -> Action:
+    """The items for this document fail with this code."""
+    return items_of({document_id: code})
+
+
+def _is_for(item: Any, document_id: str) -> bool:
+    return bool(item["q"].get("id") == document_id)
+
+
+REFUSING = sorted(code for code in NAMES if meaning_of(code) is Meaning.DOCUMENT)
+OTHERS = sorted(code for code in NAMES if meaning_of(code) in (Meaning.RETRY, Meaning.SET_UP))
+"""Codes of MongoDB's published list, and above them `GONE`, which nobody knows."""
+
+GONE = 987_654
+
+
+async def test_codes_that_blame_a_document_refuse_it(system: Proxied) -> None:
+    for code in REFUSING:
+        document_id = uuid4().hex
+        with system.proxy.rule(on("update", "notes").where(holds(document_id)), item_of(document_id, code)):
+            answer = await system.put(document_id, n=1)
+        assert answer.status_code == 422, (code, answer.text)
+        assert str(code) in answer.text
+        assert (await system.client.get(f"/notes/{document_id}")).status_code == 404
+
+
+@pytest.mark.parametrize("verb", ["create", "replace", "delete"])
+async def test_any_other_code_sets_the_document_aside_while_others_go_on(system: Proxied, verb: str) -> None:
+    """All codes at once, each for one document; and those that blame documents too, for deletes."""
+    before = await system.dead_letters()
+    codes = [*OTHERS, GONE, *(REFUSING if verb == "delete" else [])]
+    ids = {code: f"{verb}-{code}-{uuid4().hex[:8]}" for code in codes}
+    if verb != "create":
+        for document_id in ids.values():
+            assert (await system.client.put(f"/notes/{document_id}", json={"n": 0}, headers=ASYNC)).status_code == 202
+        await system.stack.drained("notes")
+    command = "delete" if verb == "delete" else "update"
+    rule = system.proxy.add(on(command, "notes").each(), items_of({i: code for code, i in ids.items()}))
+    tokens = {}
+    for code, document_id in ids.items():
+        if verb == "delete":
+            answer = await system.client.delete(f"/notes/{document_id}", headers=ASYNC)
+        else:
+            answer = await system.client.put(f"/notes/{document_id}", json={"n": 1}, headers=ASYNC)
+        assert answer.status_code == 202, answer.text
+        tokens[code] = answer.headers["Sync-Token"]
+    for n in range(3):
+        good = await eventually(lambda n=n: _written(system, f"good-{verb}-{n}"), within=20)  # type: ignore[misc]
+        assert good
+    for token in tokens.values():
+        assert await system.pending(token)
+    ready = await system.readyz()
+    assert ready.status_code == 200
+    assert "set aside" in ready.text
+    system.proxy.remove(rule)
+    await eventually(system.is_well, within=30)
+    for code, document_id in ids.items():
+        expected = None if verb == "delete" else {"id": document_id, "n": 1}
+        assert await system.stack.stored(document_id, "notes") == expected, code
+        assert not await system.pending(tokens[code])
+    assert await system.dead_letters() == before
+
+
+async def _written(system: Proxied, document_id: str) -> bool:
+    return (await system.put(document_id, n=1)).status_code in (200, 201)
+
+
+async def test_a_write_that_is_set_aside_is_confirmed_when_it_is_committed(system: Proxied) -> None:
+    document_id = uuid4().hex
+    rule = system.proxy.add(on("update", "notes").where(holds(document_id)), item_of(document_id, 13))
+    async with anyio.create_task_group() as tasks:
+        answers: list[httpx.Response] = []
+
+        async def put() -> None:
+            wait = {"Prefer": "wait=20"}
+            answers.append(await system.client.put(f"/notes/{document_id}", json={"n": 1}, headers=wait))
+
+        tasks.start_soon(put)
+        await eventually(lambda: _written_and_says(system, "set aside"), within=20)
+        assert not answers
+        system.proxy.remove(rule)
+    assert answers[0].status_code == 201, answers[0].text
+
+
+async def _written_and_says(system: Proxied, text: str) -> bool:
+    return await _written(system, f"good-{uuid4().hex}") and await _says(system, text)
+
+
+async def _says(system: Proxied, text: str) -> bool:
+    return text in (await system.readyz()).text
+
+
+async def test_what_is_set_aside_outlives_a_committer(system: Proxied) -> None:
+    document_id = uuid4().hex
+    rule = system.proxy.add(on("update", "notes").where(holds(document_id)), item_of(document_id, 13))
+    answer = await system.client.put(f"/notes/{document_id}", json={"n": 1}, headers=ASYNC)
+    await eventually(lambda: _written(system, f"good-{uuid4().hex}"), within=20)
+    await system.stack.worker.kill()
+    await system.stack.worker.start()
+    assert await system.pending(answer.headers["Sync-Token"])
+    await eventually(lambda: _written(system, f"good-{uuid4().hex}"), within=20)
+    assert await system.pending(answer.headers["Sync-Token"])
+    system.proxy.remove(rule)
+    await eventually(system.is_well, within=30)
+    assert await system.stack.stored(document_id, "notes") == {"id": document_id, "n": 1}
+
+
+async def test_what_is_set_aside_and_forgotten_by_redis_is_called_lost(own_system: Proxied) -> None:
+    system, document_id = own_system, uuid4().hex
+    rule = system.proxy.add(on("update", "notes").where(holds(document_id)), item_of(document_id, 13))
+    answer = await system.client.put(f"/notes/{document_id}", json={"n": 1}, headers=ASYNC)
+    await eventually(lambda: _written_and_says(system, "set aside"), within=20)
+    token = answer.headers["Sync-Token"]
+    assert await system.pending(token)
+    await system.stack.redis_client.flushall()
+    system.proxy.remove(rule)
+
+    async def lost() -> bool:
+        found = (await system.client.get(f"/sync/{token}?mapping=notes")).json().get("mappings", {})
+        return bool(found.get("notes") == "lost")
+
+    await eventually(lost, within=30)
+    assert (await system.client.get(f"/notes/{document_id}")).status_code == 404
+
+
+TOGETHER = sorted({*REFUSING, *(code for code in OTHERS if code in KNOWN), *OTHERS[::20], 11000, GONE})
+PLACES = {
+    "upsert": (on("update", "notes"), False),
+    "delete": (on("delete", "notes"), True),
+    "tombstone": (on("update", "sync_tombstones"), True),
+    "log": (on("update", "sync_checkpoints"), False),
+    "find": (on("find", "sync_tombstones"), False),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_an_error_of_a_whole_command_refuses_nothing(system: Proxied, place: str) -> None:
+    """Once, at the top and as a write concern error: what was asked for is done by the next try."""
+    before = await system.dead_letters()
+    chosen, is_delete = PLACES[place]
+    labels = ["RetryableWriteError"]
+    for code in TOGETHER if place in ("upsert", "delete") else TOGETHER[::4]:
+        document_id = uuid4().hex
+        action = (top_error(code, labels=labels), top_error(code), write_concern_error(code))[code % 3]
+        if is_delete:
+            assert (await system.put(document_id, n=1)).status_code == 201
+        with system.proxy.rule(chosen.next(1), action):
+            if is_delete:
+                answer = await system.client.delete(f"/notes/{document_id}")
+            else:
+                answer = await system.put(document_id, n=1)
+        assert answer.status_code == (204 if is_delete else 201), (code, answer.text)
+        assert await system.stack.stored(document_id, "notes") == (None if is_delete else {"id": document_id, "n": 1})
+    assert await system.dead_letters() == before
+
+
+@pytest.mark.parametrize(
+    ("chosen", "action"),
+    [
+        (on(WRITES), top_error(189, labels=["RetryableWriteError"])),
+        (on(WRITES), top_error(1)),
+        (on("update", "notes"), item_error(6)),
+        (on("update", "notes"), write_concern_error(64)),
+        (on("update", "notes"), item_error(11000)),
+        (on("update", "sync_checkpoints"), top_error(11600, labels=["RetryableWriteError"])),
+        (on("createIndexes"), top_error(91)),
+        (on("find"), top_error(462, labels=["RetryableError", "SystemOverloadedError"])),
+        (on(WRITES), cut()),
+    ],
+    ids=["stepped down", "internal", "item", "majority", "duplicate of nothing", "log", "index", "find", "cut"],
+)
+async def test_no_error_makes_a_storm_or_goes_unsaid(system: Proxied, chosen: On, action: Action) -> None:
+    document_id = uuid4().hex
+    with system.proxy.rule(chosen.each(), action):
+        began = monotonic()
+        await system.client.put(f"/notes/{document_id}", json={"n": 1}, headers=ASYNC)
+        if "createIndexes" not in chosen.names:  # only what is tried again builds indexes
+            await eventually(lambda: _is(system, 503), within=2)
+        counted = system.proxy.counts.total() - system.proxy.counts["hello"]
+        await anyio.sleep(3)
+        seconds = monotonic() - began
+        sent = system.proxy.counts.total() - system.proxy.counts["hello"] - counted
+        assert sent < 2 * 20 * seconds, system.proxy.counts  # two mappings
+    await eventually(system.is_well, within=30)
+    assert await system.stack.stored(document_id, "notes") == {"id": document_id, "n": 1}
+    assert (await system.readyz()).status_code == 200
+
+
+async def test_a_primary_that_steps_down_amid_a_batch(system: Proxied) -> None:
+    """Some of it is applied, the answer is lost; then nobody is the primary for a while."""
+    before, stack = await system.dead_letters(), system.stack
+    for seed, code in enumerate((10107, 189, 11600, 91)):
+        ids = [f"{code}-{n}" for n in range(12)]
+        for document_id in ids[:8]:
+            await stack.set(document_id, {"id": document_id, "n": 0}, prefix="notes")
+        await stack.drained("notes")
+        stack.worker.freeze()
+        try:
+            for document_id in ids[4:]:
+                await stack.set(document_id, {"id": document_id, "n": 1}, prefix="notes")
+            await stack.redis_client.delete(*(f"notes:{document_id}" for document_id in ids[:2]))
+            answers = [
+                system.proxy.add(on(WRITES).sometimes(0.5, seed=seed), top_error(code, labels=["RetryableWriteError"])),
+                system.proxy.add(on(("update", "delete"), "notes").next(1), apply_then_cut((0, 2, 5))),
+            ]
+        finally:
+            stack.worker.thaw()
+        await eventually(lambda: _says(system, name_of(code)), within=10)  # noqa: B023 awaited at once
+        for rule in answers:
+            system.proxy.remove(rule)
+        await stack.drained("notes", within=30)
+        expected = {i: {"id": i, "n": int(n >= 4)} for n, i in enumerate(ids) if n >= 2}
+        assert {i: await stack.stored(i, "notes") for i in ids} == dict.fromkeys(ids[:2]) | expected
+    assert await system.dead_letters() == before
+
+
+async def _is(system: Proxied, status: int) -> bool:
+    return (await system.readyz()).status_code == status
+
+
+async def test_the_first_cause_is_kept(system: Proxied) -> None:
+    with system.proxy.rule(on("update", "notes").next(1), write_concern_error(64)):
+        other = system.proxy.add(on("createIndexes").each(), top_error(1))
+        await system.client.put(f"/notes/{uuid4().hex}", json={"n": 1}, headers=ASYNC)
+        await eventually(lambda: _says(system, "then"), within=10)
+        text = (await system.readyz()).text
+        assert "majority" in text, text
+        assert "InternalError (1)" in text
+        system.proxy.remove(other)
+    await eventually(system.is_well, within=30)
