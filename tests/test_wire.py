@@ -376,3 +376,22 @@ async def test_what_went_through_is_counted(proxy: WireProxy, client: Client, na
     proxy.traffic.reset()
     assert not proxy.counts
     assert proxy.traffic.peak() == 0
+
+
+async def test_databases_are_named_otherwise(direct: Client, name: str) -> None:
+    address = await direct.address
+    assert address is not None
+
+    def rename(database: str) -> str:
+        return database if database == "admin" or database.startswith("ours_") else f"ours_{database}"
+
+    async with WireProxy(address[1], rename=rename) as proxy, connect(proxy) as client:
+        await client.test[name].insert_many([{"_id": i} for i in range(10)])
+        await client.other[name].insert_one({"_id": 0})
+        cursor = client.test[name].find({"at": {"$ne": {"$ref": name, "$id": 1, "$db": "test"}}}).batch_size(3)
+        assert [found["_id"] async for found in cursor] == list(range(10))
+        assert [found async for found in direct.ours_other[name].find()] == [{"_id": 0}]
+        assert await direct.ours_test[name].count_documents({}) == 10
+        assert not {"test", "other"} & {
+            found for found in await direct.list_database_names() if name in await direct[found].list_collection_names()
+        }

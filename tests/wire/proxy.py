@@ -26,7 +26,8 @@ class WireProxy:
         target: port of the server.
         host: its host.
         port: where to listen; a free port by default.
-        rename: what the server is to call a database; as the client does by default.
+        rename: what the server is to call a database; as the client does by default. Replies have the server's names,
+            and drivers use them in what follows, so it leaves these as they are.
     """
 
     def __init__(
