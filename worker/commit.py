@@ -18,7 +18,7 @@ from gears.aside import read_aside
 from gears.backlog import last_entry
 from gears.changes import Change, Remove, Upsert
 from gears.checkpoint import Checkpoint
-from gears.dependent import Changes, Outcome
+from gears.dependent import Changes, Outcome, moved_from
 from gears.engines import Engine
 from gears.errors import Refused, Rewound
 from gears.failpoint import reached
@@ -35,7 +35,7 @@ from worker.acknowledge import Acknowledged, acknowledge
 from worker.ahead import Ahead
 from worker.aside import Aside, Sorted
 from worker.lease import Lease
-from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, kept, moves
+from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, moves
 from worker.recover import recover
 from worker.refuse import give_ids, refuse, restore
 from worker.reporter import Reporter
@@ -227,7 +227,7 @@ class Committer:
         checks = [decision for decision in decisions.values() if isinstance(decision, Verify)]
         refusals = {key: decision for key, decision in decisions.items() if isinstance(decision, Refusal)}
         sources = moves(decisions, keys)
-        for source in kept(sources, refusals):
+        for source in moved_from(sources, refusals):
             refusals[source] = Refusal(keys[source], "what it was renamed to was refused", None, moved=True)
         changes = {
             decision.document_id: decision
