@@ -1,10 +1,14 @@
 """Which documents are in the way of one that a unique index refuses: the queries that find them, by the index."""
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 
+from bson import Decimal128, ObjectId
+from bson.datetime_ms import DatetimeMS
 from pymongo.collation import Collation
 
 Document = dict[str, Any]
@@ -60,10 +64,74 @@ class UniqueIndex:
         document isn't in the index. See https://www.mongodb.com/docs/manual/core/index-unique/.
         """
         keys = [list(_values(document, field.split("."))) for field in self.fields]
-        if self.sparse and not any(keys):
+        if (self.sparse and not any(keys)) or not _fits(document, self.only):
             return None
         same = [_one_of(field, found) for field, found in zip(self.fields, keys, strict=True)]
-        return {"$and": [*same, self.only]} if self.only else {"$and": same}
+        if self.only:
+            same.append(self.only)
+        if self.sparse:
+            same.append({"$or": [{field: {"$exists": True}} for field in self.fields]})
+        return {"$and": same}
+
+
+_TYPES: dict[str | int, tuple[type, ...]] = {
+    "string": (str,),
+    2: (str,),
+    "number": (int, float, Decimal128),
+    "double": (float,),
+    "object": (dict,),
+    "bool": (bool,),
+    "date": (datetime, DatetimeMS),
+    "objectId": (ObjectId,),
+}
+_ORDERS = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}
+
+
+def _fits(document: Dict[str, Any], only: Dict[str, Any]) -> bool:
+    """Whether a document may be in a partial index: yes where this doesn't know what its filter says.
+
+    See https://www.mongodb.com/docs/manual/core/index-partial/ for what may be in such a filter.
+    """
+    for name, wanted in only.items():
+        if name == "$and":
+            fits = all(_fits(document, each) for each in wanted)
+        elif name == "$or":
+            fits = any(_fits(document, each) for each in wanted)
+        else:
+            values = list(_values(document, name.split(".")))
+            asked = wanted if isinstance(wanted, Dict) and any(n.startswith("$") for n in wanted) else {"$eq": wanted}
+            fits = all(_is_as_asked(values, name, argument) for name, argument in asked.items())
+        if not fits:
+            return False
+    return True
+
+
+def _is_as_asked(values: Sequence[Any], name: str, argument: Any) -> bool:
+    match name:
+        case "$exists":
+            return bool(values) == bool(argument)
+        case "$eq":
+            return argument in values or (argument is None and not values)
+        case "$in":
+            return any(_is_as_asked(values, "$eq", each) for each in argument)
+        case "$type" if argument in _TYPES:
+            kinds = _TYPES[argument]
+            return any(
+                isinstance(value, kinds) and (kinds == (bool,) or not isinstance(value, bool)) for value in values
+            )
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            return any(_compares(_ORDERS[name], value, argument) for value in values)
+        case _:
+            return True
+
+
+def _compares(order: Callable[[Any, Any], bool], value: Any, argument: Any) -> bool:
+    if isinstance(value, bool) != isinstance(argument, bool):
+        return False
+    try:
+        return bool(order(value, argument))
+    except TypeError:
+        return type(value) is type(argument)  # nobody knows
 
 
 def _one_of(field: str, values: Sequence[Any]) -> Document:

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from graphlib import TopologicalSorter
-from typing import Self
+from typing import Self, TypeVar
 
 from gears.changes import Change, Remove, Upsert
 from gears.documents.stored import Stored
@@ -79,14 +79,27 @@ class Changes:
         return set(self.moves.values())
 
     def kept(self, refused: Iterable[str]) -> set[str]:
-        """Documents that stay if these are refused: what they were renamed from, step by step."""
-        kept, left = set[str](), list(refused)
-        while left:
-            source = self.moves.get(left.pop())
-            if source is not None and source not in kept:
-                kept.add(source)
-                left.append(source)
-        return kept
+        """Documents that stay if these are refused."""
+        return moved_from(self.moves, refused)
+
+
+Name = TypeVar("Name", str, bytes)
+
+
+def moved_from(moves: Dict[Name, Name], names: Iterable[Name]) -> set[Name]:
+    """What these were renamed from, step by step.
+
+    Args:
+        moves: the new name and the old one.
+        names: of documents, or keys.
+    """
+    found, left = set[Name](), list(names)
+    while left:
+        source = moves.get(left.pop())
+        if source is not None and source not in found:
+            found.add(source)
+            left.append(source)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,13 @@ class Store:
         self._filters = Filters(mapping)
         self._ask_at = float("-inf")
         self._writer = Writer(
-            self._documents, database["sync_parked"], mapping, self._filters, self.versions, self._bury
+            self._documents,
+            database["sync_parked"],
+            mapping,
+            self._filters,
+            self.versions,
+            self._bury,
+            self._delete_again,
         )
 
     async def prepare(self, say: Say = say_nothing) -> Collection:
@@ -236,10 +242,7 @@ class Store:
 
         async def write_documents() -> None:
             try:
-                outcome, inserted = await self._writer.write(changes)
-                outcomes.append(outcome)
-                if inserted:
-                    await self._delete_again(inserted)
+                outcomes.append(await self._writer.write(changes))
             except PyMongoError as error:
                 failures.append(error)
 

@@ -18,7 +18,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, 
 
 from gears.changes import Change, Remove, Upsert
 from gears.conflicts import UniqueIndex
-from gears.dependent import Blocker, Changes, Outcome, Plan, Standing, dependents, plan, standing
+from gears.dependent import Blocker, Changes, Outcome, Standing, dependents, plan, standing
 from gears.documents.json_bson import document_bson, elements
 from gears.documents.stored import Stored, read_stored, stored_text
 from gears.failpoint import reached
@@ -35,6 +35,7 @@ UNREADABLE = frozenset({2, 5, 9, 14, 15, 22, 52, 54, 55, 56, 57, 10334, 17280, 1
 FailedToParse, TypeMismatch, InvalidBSON and BSONObjectTooLarge: https://github.com/mongodb/mongo, `error_codes.yml`."""
 
 _LOOKUPS = 8
+_LOOK_SECONDS = 2.0
 _SHOWN = 10
 
 _READ: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
@@ -47,6 +48,11 @@ def is_of_one(error: PyMongoError) -> bool:
     return isinstance(error, OperationFailure) and not isinstance(error, BulkWriteError | WriteConcernError)
 
 
+def is_unreadable(error: PyMongoError) -> bool:
+    """Whether it is one that servers give where they can't read a document in a command."""
+    return is_of_one(error) and isinstance(error, OperationFailure) and error.code in UNREADABLE
+
+
 class Writer:
     """Writes the documents of one mapping.
 
@@ -57,6 +63,7 @@ class Writer:
         filters: its filters.
         versions: tells the versions of those of these documents that are stored.
         bury: remembers that these documents are deleted.
+        delete_again: deletes those of these documents that were inserted late, after they had been deleted.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Writer:
         filters: Filters,
         versions: Callable[[Iterable[str]], Awaitable[dict[str, int]]],
         bury: Callable[[Sequence[Remove]], Awaitable[None]],
+        delete_again: Callable[[Sequence[Change]], Awaitable[None]],
     ) -> None:
         self._documents = documents
         self._parked = parked
@@ -74,12 +82,10 @@ class Writer:
         self._filters = filters
         self._versions = versions
         self._bury = bury
+        self._delete_again = delete_again
 
-    async def write(self, batch: Changes) -> tuple[Outcome, list[Change]]:
+    async def write(self, batch: Changes) -> Outcome:
         """Bring MongoDB to these states, newer ones excepted.
-
-        Returns:
-            What became of them, and those that were inserted.
 
         Raises:
             MongoError: nothing is certain; do it again.
@@ -90,11 +96,10 @@ class Writer:
             (change for i, change in batch.changes.items() if i not in sources),
             key=lambda change: isinstance(change, Upsert),
         )
-        inserted, stuck = await self._attempt(first, outcome, patient=batch.patient) if first else ([], {})
-        if stuck:
-            inserted += await self._resolve(batch, stuck, outcome)
+        if first and (stuck := await self._attempt(first, outcome, patient=batch.patient)):
+            await self._resolve(batch, stuck, outcome)
         if outcome.needed:
-            return outcome, inserted
+            return outcome
         outcome.kept |= batch.kept(outcome.refused)
         for source in batch.kept(outcome.failed) - outcome.kept:
             outcome.failed[source] = "what it was renamed to can't be written yet"
@@ -107,7 +112,7 @@ class Writer:
         if moved:
             await self._bury(moved)
             await self._attempt(moved, outcome)
-        return outcome, inserted
+        return outcome
 
     async def unpark(self) -> None:
         """Put back what was taken out by a committer that stopped amid it."""
@@ -120,13 +125,14 @@ class Writer:
         outcome: Outcome,
         documents: Dict[str, bytes] | None = None,
         patient: AbstractSet[str] = frozenset(),
-    ) -> tuple[list[Change], dict[str, Document]]:
-        """One bulk write; returns what was inserted, and what failed since another document has the same value."""
+    ) -> dict[str, Document]:
+        """One bulk write; returns what failed since another document has the same value."""
         operations = [self._filters.operation(change, (documents or {}).get(change.document_id)) for change in changes]
         stuck: dict[str, Document] = {}
         try:
             result = await self._documents.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
+            await self._look_at_inserted([changes[found["index"]] for found in error.details.get("upserted", [])])
             if error.details.get("writeConcernErrors"):
                 raise
             failures: list[Document] = error.details.get("writeErrors", [])
@@ -135,13 +141,18 @@ class Writer:
             others = {change.document_id for change in changes} - patient
             if others and others <= outcome.failed.keys():
                 raise  # it is not for the documents
-            return [changes[upserted["index"]] for upserted in error.details.get("upserted", [])], stuck
         except OperationFailure as error:
             await self._blame(changes, error, outcome)
-            return [], stuck
-        finally:
-            reached("documents written")
-        return [changes[index] for index in result.upserted_ids or {}], stuck
+        else:
+            await self._look_at_inserted([changes[index] for index in result.upserted_ids or {}])
+        return stuck
+
+    async def _look_at_inserted(self, inserted: Sequence[Change]) -> None:
+        """Delete what was inserted late: at once, also by a committer that has just been told to stop."""
+        reached("documents written")
+        if inserted:
+            with anyio.move_on_after(_LOOK_SECONDS, shield=True):
+                await self._delete_again(inserted)
 
     def _sort(self, change: Change, failure: Document, outcome: Outcome, stuck: dict[str, Document]) -> None:
         """Take note of a failure of one change."""
@@ -176,9 +187,8 @@ class Writer:
                 return
         raise error
 
-    async def _resolve(self, batch: Changes, stuck: dict[str, Document], outcome: Outcome) -> list[Change]:
-        """Write what others are in the way of, as far as these let go; returns what was inserted."""
-        inserted: list[Change] = []
+    async def _resolve(self, batch: Changes, stuck: dict[str, Document], outcome: Outcome) -> None:
+        """Write what others are in the way of, as far as these let go."""
         unexplained: set[str] = set()
         while stuck:
             held = await self._versions(stuck)
@@ -187,7 +197,7 @@ class Writer:
             equal = _equal(self._mapping, batch, blockers)
             waits = self._waits(batch, stuck, blockers, equal, outcome)
             if outcome.needed:
-                return inserted
+                return
             for i in unexplained & {i for i, found in blockers.items() if not found} & waits.keys():
                 del waits[i]
                 outcome.failed[i] = f"{describe_item(stuck[i])}; but there is none"
@@ -196,9 +206,9 @@ class Writer:
                 break
             stuck = {i: stuck.get(i, {}) for i in waits}
             todo = plan(waits, batch)
-            new, stuck = await self._carry_out(todo, waits, outcome)
-            inserted += new
-        return inserted
+            stuck = await self._attempt(todo.in_order, outcome) if todo.in_order else {}
+            if todo.together:
+                stuck |= await self._exchange(todo.together, waits, outcome)
 
     def _is_newer(self, change: Change | None, held: int) -> bool:
         return change is not None and reaches(held, change.version)
@@ -252,6 +262,8 @@ class Writer:
 
     async def _blockers(self, upserts: Sequence[Upsert]) -> dict[str, list[Blocker]]:
         """The documents that hold what each of these needs."""
+        if not upserts:
+            return {}
         indexes = [index async for found in self._documents.list_indexes() if (index := UniqueIndex.parse(found))]
         blockers: dict[str, list[Blocker]] = {}
         limiter = anyio.CapacityLimiter(_LOOKUPS)
@@ -281,18 +293,9 @@ class Writer:
             if stored is None or stored.id != upsert.document_id:
                 yield Blocker(index.name, stored, repr(raw["_id"]))
 
-    async def _carry_out(
-        self, todo: Plan, waits: Dict[str, set[str]], outcome: Outcome
-    ) -> tuple[list[Change], dict[str, Document]]:
-        inserted, stuck = await self._attempt(todo.in_order, outcome) if todo.in_order else ([], {})
-        if todo.together:
-            more, failures = await self._exchange(todo.together, waits, outcome)
-            inserted, stuck = inserted + more, stuck | failures
-        return inserted, stuck
-
     async def _exchange(
         self, changes: Sequence[Change], waits: Dict[str, set[str]], outcome: Outcome
-    ) -> tuple[list[Change], dict[str, Document]]:
+    ) -> dict[str, Document]:
         """Take these out, and put them in as they are to be, or as they were.
 
         What is taken out is kept elsewhere until then, so that it can be put back whoever stops amid it.
@@ -317,7 +320,7 @@ class Writer:
         upserts = [change for change in changes if isinstance(change, Upsert)]
         documents = {i: self._keeping_id(change, old.get(i)) for i, change in _by_id(upserts).items()}
         ours = Outcome()
-        inserted, stuck = await self._attempt(upserts, ours, documents)
+        stuck = await self._attempt(upserts, ours, documents) if upserts else {}
         for i in stuck:  # what is in its way was put in a moment ago
             ours.refused[i] = f"MongoDB refused it: {describe_item(stuck[i])}"
         back = dependents([*ours.refused, *ours.failed], waits)
@@ -337,7 +340,7 @@ class Writer:
         again: dict[str, Document] = {
             i: {} for i in back if i not in ours.refused and i not in ours.failed and i in waits
         }
-        return [change for change in inserted if change.document_id in stays], again
+        return again
 
     def _keeping_id(self, upsert: Upsert, old: Stored | None) -> bytes:
         """The document with the `_id` that MongoDB gave it before."""

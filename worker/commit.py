@@ -5,6 +5,7 @@ the list of what is left to do: a committer starts at its beginning, whatever it
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import anyio
@@ -17,7 +18,7 @@ from gears.aside import read_aside
 from gears.backlog import last_entry
 from gears.changes import Change, Remove, Upsert
 from gears.checkpoint import Checkpoint
-from gears.dependent import Changes, Outcome
+from gears.dependent import Changes, Outcome, moved_from
 from gears.engines import Engine
 from gears.errors import Refused, Rewound
 from gears.failpoint import reached
@@ -25,7 +26,7 @@ from gears.gaps import Gap, Runs
 from gears.lane import Wire
 from gears.mongo import MongoError
 from gears.mongo_texts import NotAllWritten, held_up
-from gears.mongo_write import is_of_one
+from gears.mongo_write import is_of_one, is_unreadable
 from gears.redis import Redis
 from gears.refusals import refusals_from
 from gears.rewind_store import RewindStore
@@ -34,7 +35,7 @@ from worker.acknowledge import Acknowledged, acknowledge
 from worker.ahead import Ahead
 from worker.aside import Aside, Sorted
 from worker.lease import Lease
-from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, kept, moves
+from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, moves
 from worker.recover import recover
 from worker.refuse import give_ids, refuse, restore
 from worker.reporter import Reporter
@@ -46,6 +47,9 @@ _RESERVE_MS = 10_000
 
 _BACKOFF = wait_exponential(multiplier=0.4, max=3) + wait_random(0, 0.1)
 """So that no error makes more than some twenty commands a second."""
+
+_HURRY = 0.2
+"""Seconds before half of a batch is tried, where a document is looked for that MongoDB can't read, or not in time."""
 
 _TOGETHER = 3
 """How often a batch is tried as a whole before what fails in it is set aside, or looked for."""
@@ -109,6 +113,7 @@ class Committer:
         self._reader = Reader(wire, self._names)
         self._aside = Aside()
         self._first = ""
+        self._hurry = False
 
     async def run(self) -> None:
         """Commit until cancelled.
@@ -167,8 +172,9 @@ class Committer:
                         needed |= done
                         this = await self._read(position, most, due, needed)
                 except PyMongoError as error:
-                    if error.timeout or (tries >= _TOGETHER and is_of_one(error)):
+                    if error.timeout or is_unreadable(error) or (tries >= _TOGETHER and is_of_one(error)):
                         most = max(1, len(this.batch.keys) // 2)
+                    self._hurry = most > 1 and (error.timeout or is_unreadable(error))
                     raise
                 following = done
                 position = this.batch.last(position)
@@ -221,16 +227,16 @@ class Committer:
         checks = [decision for decision in decisions.values() if isinstance(decision, Verify)]
         refusals = {key: decision for key, decision in decisions.items() if isinstance(decision, Refusal)}
         sources = moves(decisions, keys)
-        for source in kept(sources, refusals):
+        for source in moved_from(sources, refusals):
             refusals[source] = Refusal(keys[source], "what it was renamed to was refused", None, moved=True)
         changes = {
             decision.document_id: decision
             for key, decision in decisions.items()
             if isinstance(decision, Upsert | Remove) and key not in refusals
         }
-        by_id = {mapping.key(i): i for i in changes}
+        by_id = {mapping.key(i).encode(): i for i in changes}
         moved = {
-            by_id[target.decode()]: by_id[source.decode()]
+            by_id[target]: by_id[source]
             for target, source in sources.items()
             if target not in refusals and source not in refusals
         }
@@ -243,11 +249,17 @@ class Committer:
         checkpoint = Checkpoint(
             last, newest, batch.clock, certain=self._watermark, beside=self._ids(refusals.values(), changes), gaps=gaps
         )
-        todo = Changes(changes, moved, work.beside, {i for i in changes if mapping.key(i).encode() in self._aside})
+        others = {key for key in decisions if key not in by_id}
+        todo = Changes(
+            changes,
+            moved,
+            work.beside | self._without_change(others),
+            {i for i in changes if mapping.key(i).encode() in self._aside},
+        )
         outcome, following = await self._write(todo, checkpoint, ahead=not batch.is_large)
         if outcome.needed:
             return {mapping.key(i).encode() for i in outcome.needed}
-        if outcome.failed.keys() - todo.patient and patient:
+        if outcome.failed.keys() - todo.patient and patient and not self._aside.count:
             raise NotAllWritten(dict(outcome.failed))
         for document_id, reason in outcome.refused.items():
             key = mapping.key(document_id).encode()
@@ -279,6 +291,14 @@ class Committer:
         self._reporter.committed(len(batch.entries), len(refused_entries))
         self._reporter.set_aside(self._aside.count, self._aside.reason)
         return None if checks or refusals or failed else following  # those may have rolled Redis back since it was read
+
+    def _without_change(self, keys: Iterable[bytes]) -> dict[str, None]:
+        """The documents of these keys: nothing becomes of what MongoDB holds of them."""
+        found: dict[str, None] = {}
+        for key in keys:
+            with suppress(Refused):
+                found[self._engine.mapping.id_of(key)] = None
+        return found
 
     async def _give_ids(self, changes: Iterable[Change], batch: Batch) -> None:
         """Put those documents in Redis right that don't hold their ids."""
@@ -372,7 +392,7 @@ class Committer:
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(
             retry=retry_if_exception_type(MongoError),
-            wait=_BACKOFF,
+            wait=lambda state: _HURRY if self._hurry else _BACKOFF(state),
             before_sleep=self._say_retrying,
             sleep=anyio.sleep,
             reraise=True,

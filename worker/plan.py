@@ -101,17 +101,6 @@ def moves(decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]) -> 
     }
 
 
-def kept(sources: Dict[bytes, bytes], refused: Iterable[bytes]) -> set[bytes]:
-    """The keys that these were renamed from, step by step, which stay if these are refused."""
-    found, left = set[bytes](), list(refused)
-    while left:
-        source = sources.get(left.pop())
-        if source is not None and source not in found:
-            found.add(source)
-            left.append(source)
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A state of a key that MongoDB can't hold.
