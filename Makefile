@@ -1,6 +1,6 @@
 # make run    everything on this machine: Redis, MongoDB, the worker and the API; Ctrl-C stops all of it.
 #             PORT, REDIS_PORT, MONGO_PORT and DATA override 8000, 6379, 27017 and ./.data: make run PORT=9000
-# make test   all tests, on servers of their own; MONGO=<url> for a MongoDB of your own, without TLS and access control
+# make test   all tests, on servers of their own; MONGO=mongodb://host:port for a MongoDB server of yours
 # make torture   a system under load and faults for MINUTES=2, with SEED=1, on ENGINE=gears2 (or function, gears1)
 # make bench  ours beside what people do instead; MONGO=<url> for a MongoDB of your own, QUICK=--quick to try it
 # make lint   ruff and mypy
@@ -17,7 +17,7 @@ run: $(INSTALLED)
 	@exec $(VENV)/bin/python -m service --embedded
 
 test: $(INSTALLED)
-	@exec env $(if $(MONGO),MONGO='$(MONGO)') $(VENV)/bin/pytest
+	@MONGO='$(MONGO)' exec $(VENV)/bin/pytest
 
 torture: $(INSTALLED)
 	@exec $(VENV)/bin/python -m tests.torture --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) --engine $(or $(ENGINE),gears2)
