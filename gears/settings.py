@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     redis_timeout: float = Field(3.0, ge=1, validation_alias="WT_REDIS_TIMEOUT")
     """Deadline of every command to Redis; the committer waits for entries half a second at a time."""
     mongo_timeout: float = Field(10.0, gt=0, validation_alias="WT_MONGO_TIMEOUT")
-    """Deadline of every operation on MongoDB, retries by the driver included."""
+    """Deadline of every operation on MongoDB, the build of an index aside."""
     backlog_limit: int = Field(100_000, ge=1, validation_alias="WT_BACKLOG_LIMIT")
     """Uncommitted entries on a sync stream above which the API takes no more writes."""
     batch_size: int = Field(500, ge=1, validation_alias="WT_BATCH_SIZE")

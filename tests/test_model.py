@@ -193,7 +193,7 @@ async def test_redis_mongodb_and_the_model_agree(own_stack: Stack) -> None:
         run_state_machine_as_test,
         Model,
         settings=settings(
-            max_examples=25,
+            max_examples=14,
             stateful_step_count=25,
             deadline=None,
             database=None,

@@ -122,7 +122,11 @@ async def test_what_comes_back_is_not_deleted(listening: KindStack, new_id: str)
     await change(listening, new_id, b'{"n":1}')
     await rechecked(listening)
     assert await holds(listening, new_id, {"n": 1})
-    assert await listening.get(new_id) == {"id": new_id, "n": 1}
+
+    async def has_its_id() -> bool:
+        return bool(await listening.get(new_id) == {"id": new_id, "n": 1})
+
+    await eventually(has_its_id)
 
 
 async def test_what_happened_to_a_key_since_its_delete_spares_it(listening: KindStack, new_id: str) -> None:
@@ -146,6 +150,7 @@ async def tombstone(stack: Stack, document_id: str) -> str | None:
 
 
 async def test_what_was_captured_is_left_alone(listening: KindStack, new_id: str) -> None:
+    await rechecked(listening)
     before = await reconciler(listening)
     assert before is not None
     for n in range(50):
