@@ -19,9 +19,9 @@ def pytest_configure(config: pytest.Config) -> None:
         asyncio.run(mongo.find())
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """Drop there what a test that was broken off has left."""
-    if not hasattr(config, "workerinput"):
+    if not hasattr(session.config, "workerinput"):
         asyncio.run(mongo.drop())
 
 

@@ -70,13 +70,13 @@ async def find() -> tuple[str, int]:
     """
     try:
         parsed = parse_uri(MONGO)
+        if parsed["username"] is not None or parsed["options"].get("tls"):
+            raise pytest.UsageError("MONGO: the tests need a server without TLS and access control")
         async with AsyncMongoClient[dict[str, object]](MONGO, serverSelectionTimeoutMS=5000) as client:
             await client.admin.command("ping")
             address = await client.address
     except PyMongoError as error:
         raise pytest.UsageError(f"MONGO={MONGO}: {error}") from error
-    if parsed["username"] is not None or parsed["options"].get("tls"):
-        raise pytest.UsageError("MONGO: the tests need a server without TLS and access control")
     assert address is not None
     return address[0], int(address[1])
 
