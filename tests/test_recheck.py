@@ -246,7 +246,7 @@ async def test_the_setting_is_added_to_and_put_back(own_stack: Stack) -> None:
     assert await flags(own_stack) == set("ElxKgde")
     await redis.config_set(FLAGS, "")
     await change(own_stack, "missed", b'{"n":1}')
-    await eventually(lambda: holds(own_stack, "missed", {"n": 1}), within=20)
+    await eventually(lambda: holds(own_stack, "missed", {"n": 1}), within=60)
     assert await flags(own_stack) == set("Kgdxe")
 
     async def swept() -> bool:
