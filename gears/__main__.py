@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
-import anyio
 import typer
 from pydantic import ValidationError
 
 from gears.access.command import access
+from gears.command import run_command, saying_whom
 from gears.engines import Engine, open_engine
 from gears.errors import ConfigError
-from gears.redis import AWAY, RedisError, connect
+from gears.redis import AWAY, RedisError, address, connect
 from gears.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The recipe that makes Redis write through.")
@@ -65,22 +65,30 @@ def remove(engine: EngineOption = None) -> None:
 
 def _report(engine: EngineName | None, run: Callable[[Engine], Awaitable[dict[str, Any]]]) -> None:
     """Run it for each mapping, print one JSON object a mapping, exit by what they say."""
+    reports: list[dict[str, Any]] = []
+
+    async def collect() -> int:
+        reports.extend(await _for_each_mapping(engine, run))
+        return 0 if all(each["working"] for each in reports) else 1
+
     try:
-        reports = anyio.run(_for_each_mapping, engine, run)
+        code = run_command(collect)
     except (ConfigError, ValidationError, RedisError, *AWAY) as error:
         sys.stderr.write(f"gears: {error}\n")
         raise typer.Exit(2) from None
     for report in reports:
         sys.stdout.write(json.dumps(report) + "\n")
-    if not all(report["working"] for report in reports):
-        raise typer.Exit(1)
+    raise typer.Exit(code)
 
 
 async def _for_each_mapping(
     engine: EngineName | None, run: Callable[[Engine], Awaitable[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
     settings = Settings()
-    async with connect(settings.redis_url, timeout=settings.redis_timeout) as redis:
+    async with (
+        connect(settings.redis_url, timeout=settings.redis_timeout) as redis,
+        saying_whom({f"Redis at {address(redis)}": redis.ping}),
+    ):
         return [
             {"mapping": mapping.prefix, "engine": opened.name} | await run(opened)
             for mapping in settings.mappings

@@ -3,8 +3,9 @@
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import NoReturn
 
 import anyio
 from anyio import CancelScope
@@ -13,6 +14,9 @@ from redis.exceptions import RedisError
 
 _SILENT = 0.5
 """Seconds without an answer after which it is said who doesn't give it."""
+
+Ask = Callable[[], Awaitable[object]]
+"""Asks a server anything."""
 
 
 def run_command(work: Callable[[], Awaitable[int]]) -> int:
@@ -23,10 +27,15 @@ def run_command(work: Callable[[], Awaitable[int]]) -> int:
     """
     code, number = anyio.run(_until_told, work)
     if number:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(128 + number)
+        exit_at_once(128 + number)
     return code
+
+
+def exit_at_once(code: int) -> NoReturn:
+    """End the process, whatever the threads of a driver wait for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def _until_told(work: Callable[[], Awaitable[int]]) -> tuple[int, int]:
@@ -53,13 +62,27 @@ async def _until_told(work: Callable[[], Awaitable[int]]) -> tuple[int, int]:
     return code, number
 
 
-async def say_whom(who: str, ask: Callable[[], Awaitable[object]]) -> None:
-    """Ask a server all the time, until cancelled, and say so on stderr when it doesn't answer.
+@asynccontextmanager
+async def saying_whom(servers: Mapping[str, Ask]) -> AsyncIterator[None]:
+    """Ask these servers all through a block, and say so on stderr when one doesn't answer.
 
     Args:
-        who: the server.
-        ask: asks it anything; that it fails is for others to say.
+        servers: how each is asked, by what it is called; that this fails is for others to say.
     """
+    failed: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        for who, ask in servers.items():
+            tasks.start_soon(_say_whom, who, ask)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 raised below, alone instead of in a group
+            failed = error
+        tasks.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+
+
+async def _say_whom(who: str, ask: Ask) -> None:
     while True:
         answered = anyio.Event()
         async with anyio.create_task_group() as tasks:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import anyio
 import hiredis
 from redis import exceptions
 from redis.asyncio import ConnectionPool
@@ -144,26 +143,37 @@ class Lane:
     def __init__(self, pool: ConnectionPool, timeout: float) -> None:
         self._pool = pool
         self._timeout = timeout
-        self._connecting = anyio.Lock()
+        self._opening: asyncio.Task[None] | None = None
         self._wire: Wire | None = None
 
     async def send(self, *command: Part) -> Any:
         """See `Wire.send`."""
-        wire = self._wire
-        if wire is None or not wire.is_open:
-            wire = await self._connect()
-        return await wire.send(*command)
+        if self._wire is None or not self._wire.is_open:
+            await self._connect()
+        assert self._wire is not None
+        return await self._wire.send(*command)
 
     def close(self) -> None:
         """See `Wire.close`."""
+        if self._opening is not None:
+            self._opening.cancel()
         if self._wire is not None:
             self._wire.close()
 
-    async def _connect(self) -> Wire:
-        async with self._connecting:
-            if self._wire is None or not self._wire.is_open:
-                self._wire = await Wire.open(self._pool, self._timeout)
-            return self._wire
+    async def _connect(self) -> None:
+        """Wait for the attempt that is under way, or a new one; all who wait share its failure."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        try:
+            await asyncio.shield(self._opening)
+        except RedisAway as error:
+            raise RedisAway(str(error)) from None
+
+    async def _open(self) -> None:
+        try:
+            self._wire = await Wire.open(self._pool, self._timeout)
+        finally:
+            self._opening = None
 
 
 def _checked(reply: Any) -> Any:

@@ -1,5 +1,6 @@
 """The documents of one mapping: read from Redis, from MongoDB when cold, and written through the engine."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,7 +14,7 @@ from gears.engines import Absent, Any_, Engine, Equals, Present, Written
 from gears.errors import CaptureMissing, ForeignKey, OutcomeUnknown, PreconditionFailed, RedisAway, RedisRefused
 from gears.mapping import Mapping
 from gears.mongo import MongoError, Store, within
-from gears.mongo_texts import describe
+from gears.mongo_texts import describe, held_up
 from gears.redis import AWAY, Redis, send_once
 from gears.stream import EntryId, Names
 from service.conditions import Conditions
@@ -25,7 +26,7 @@ _GLANCE_SECONDS = 1.0
 """Deadline of asking MongoDB for what only decides between 200 and 201."""
 
 _READ_SECONDS = 2.0
-"""Deadline of reading from MongoDB what a request can't do without."""
+"""Deadline of reading from Redis, and then from MongoDB, what a request can't do without."""
 
 _LARGE = 64 * 1024
 """Bytes from which on sending a document costs more than asking MongoDB."""
@@ -67,7 +68,7 @@ class Documents:
         self._engines = engines
         self._backlog_limit = backlog_limit
         self._gone = Names(mapping.prefix).gone
-        self._misses: SingleFlight[str, bytes | None] = SingleFlight()
+        self._misses: SingleFlight[str, bytes | Problem | RedisAway | None] = SingleFlight()
 
     async def read(self, document_id: str) -> bytes | None:
         """The document's JSON text; None when there is none.
@@ -78,9 +79,11 @@ class Documents:
         """
         text = await self._in_redis(document_id)
         while text is None:
-            text, own = await self._misses.run(document_id, lambda: self._read_cold(document_id))
-            if own or text is None:
-                return text
+            found, own = await self._misses.run(document_id, lambda: self._try_cold(document_id))
+            if isinstance(found, Exception):
+                raise found.with_traceback(None)
+            if own or found is None:
+                return found
             text = await self._in_redis(document_id)  # another's result may be older than this request
         return text
 
@@ -89,7 +92,7 @@ class Documents:
         try:
             return await self._store.page(limit=limit, after=after, seconds=_READ_SECONDS)
         except MongoError as error:
-            raise Problem(MONGO_UNAVAILABLE, f"lists are read from MongoDB: {describe(error)}") from error
+            raise _mongo_unavailable(error, _READ_SECONDS, "lists are read from it") from error
 
     async def create(self, document_id: str, text: bytes, *, id_is_new: bool) -> Written:
         """Store a document that must not exist yet."""
@@ -165,7 +168,10 @@ class Documents:
 
     async def _in_redis(self, document_id: str) -> bytes | None:
         try:
-            text: bytes | None = await send_once(self._redis, "JSON.GET", self.mapping.key(document_id))
+            async with asyncio.timeout(_READ_SECONDS):
+                text: bytes | None = await send_once(self._redis, "JSON.GET", self.mapping.key(document_id))
+        except TimeoutError as error:
+            raise RedisAway(f"Redis did not answer within {_READ_SECONDS:g} s") from error
         except OutcomeUnknown as error:  # for a read that's the same
             raise RedisAway(str(error)) from error
         except ResponseError as error:
@@ -174,6 +180,13 @@ class Documents:
             raise RedisRefused(str(error)) from error
         return text
 
+    async def _try_cold(self, document_id: str) -> bytes | Problem | RedisAway | None:
+        """As `_read_cold`, but returns that a server is away, to all who wait: each would wait as long for it again."""
+        try:
+            return await self._read_cold(document_id)
+        except (Problem, RedisAway) as error:
+            return error
+
     async def _read_cold(self, document_id: str) -> bytes | None:
         """What MongoDB holds, given back to Redis; None when it was deleted since."""
         ticket = await self._ask(lambda engine: engine.ticket(document_id))
@@ -181,7 +194,7 @@ class Documents:
             with within(_READ_SECONDS):
                 stored = await self._store.find(document_id)
         except MongoError as error:
-            raise _mongo_unavailable(error) from error
+            raise _mongo_unavailable(error, _READ_SECONDS) from error
         if stored is None:
             return None
         text, version = await text_of(self.mapping, stored), stored.version
@@ -214,7 +227,7 @@ class Documents:
             with within(seconds):
                 versions = await self._store.versions([document_id])
         except MongoError as error:
-            raise _mongo_unavailable(error) from error
+            raise _mongo_unavailable(error, seconds) from error
         return document_id in versions and not await self._is_gone(document_id, versions[document_id])
 
     async def _is_gone(self, document_id: str, version: int) -> bool:
@@ -234,5 +247,8 @@ def _contended() -> Problem:
     return Problem(CONTENDED, f"the document changed under each of {_ATTEMPTS} attempts; try again")
 
 
-def _mongo_unavailable(error: MongoError) -> Problem:
-    return Problem(MONGO_UNAVAILABLE, f"the document may be in MongoDB, which can't be asked: {describe(error)}")
+def _mongo_unavailable(
+    error: MongoError, seconds: float, so: str = "nothing can be read that Redis does not hold"
+) -> Problem:
+    said = f"MongoDB did not answer within {seconds:g} s ({describe(error)})" if error.timeout else held_up(error)
+    return Problem(MONGO_UNAVAILABLE, f"{said}; {so}")

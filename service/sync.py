@@ -1,5 +1,6 @@
 """`/sync`: how far each mapping is committed, what its audits found, and whether a certain write is committed."""
 
+import asyncio
 from collections.abc import Mapping as Dict
 from typing import Any, Literal
 
@@ -69,7 +70,10 @@ class Sync:
             raise Problem(BAD_REQUEST, f"this is no Sync-Token: {error}") from error
         mappings = [store.mapping for store in self._asked_about(request)]
         try:
-            standings = {mapping.prefix: await self._standing(mapping, entry_id) for mapping in mappings}
+            async with asyncio.timeout(DEADLINE):
+                standings = {mapping.prefix: await self._standing(mapping, entry_id) for mapping in mappings}
+        except TimeoutError as error:
+            raise RedisAway(f"Redis did not answer within {DEADLINE} s") from error
         except AWAY as error:
             raise RedisAway(str(error)) from error
         if not any(standings.values()):

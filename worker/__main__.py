@@ -12,7 +12,7 @@ from anyio import CancelScope
 from pydantic import ValidationError
 
 from gears import logging
-from gears.command import run_command
+from gears.command import exit_at_once, run_command
 from gears.errors import ConfigError
 from gears.memory import give_back_large_blocks
 from gears.mongo import open_client
@@ -53,6 +53,7 @@ def _work(*roles: type[Leader] | type[Reconciler]) -> None:
     except (ConfigError, ValidationError) as error:
         sys.stderr.write(f"worker: {error}\n")
         raise typer.Exit(2) from None
+    exit_at_once(0)
 
 
 @app.command()

@@ -152,7 +152,8 @@ class Leader:
         ):
             with attempt:
                 try:
-                    found = await self._store.prepare(reporter.preparing)
+                    with reporter.patiently("MongoDB"):
+                        found = await self._store.prepare(reporter.preparing)
                 except Unfit as error:
                     reporter.blocked(str(error))
                     raise

@@ -4,10 +4,8 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-import anyio
-
 from gears.audit_store import AuditStore
-from gears.command import say_whom
+from gears.command import saying_whom
 from gears.engines import Engine, open_engine
 from gears.errors import CaptureMissing, ConfigError, CouldNotCompare, OutcomeUnknown, RedisAway, RedisRefused
 from gears.mapping import Mapping
@@ -53,12 +51,13 @@ async def for_each(settings: Settings, prefix: str | None, work: Work, failure: 
     try:
         async with (
             connect(settings.redis_url, timeout=settings.redis_timeout) as redis,
-            anyio.create_task_group() as tasks,
+            saying_whom(
+                {
+                    f"MongoDB at {addresses(mongo)}": partial(ping, mongo, timeout=settings.mongo_timeout),
+                    f"Redis at {address(redis)}": redis.ping,
+                }
+            ),
         ):
-            tasks.start_soon(
-                say_whom, f"MongoDB at {addresses(mongo)}", partial(ping, mongo, timeout=settings.mongo_timeout)
-            )
-            tasks.start_soon(say_whom, f"Redis at {address(redis)}", redis.ping)
             for mapping in mappings:
                 code = FAILED
                 try:
@@ -68,7 +67,6 @@ async def for_each(settings: Settings, prefix: str | None, work: Work, failure: 
                 except* _FAILURES as errors:
                     sys.stderr.write(f"worker: {mapping.prefix} {failure}: {reasons(errors)}\n")
                 worst = max(worst, code)
-            tasks.cancel_scope.cancel()
     finally:
         mongo.close()
     return worst

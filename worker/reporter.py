@@ -84,6 +84,7 @@ class Reporter(_Published[WorkerState]):
     def __init__(self, redis: Redis, mapping: Mapping, owner: str, run: bytes) -> None:
         state = WorkerState(owner=owner, run=run.decode(), state="starting", since=time())
         super().__init__(redis, Names(mapping.prefix).worker, mapping.prefix, state)
+        self._timer: asyncio.TimerHandle | None = None
 
     def committing(self) -> None:
         """All is well."""
@@ -96,9 +97,10 @@ class Reporter(_Published[WorkerState]):
 
     @contextmanager
     def patiently(self, who: str) -> Iterator[None]:
-        """Say that commits are held up if what is in the block takes long."""
+        """Say that commits are held up if what is in the block takes long, and nothing else is said of it."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(_PATIENCE, self._tell, "retrying", f"{who}: no answer for {_PATIENCE:g} s")
+        reason = f"{who}: no answer for {_PATIENCE:g} s"
+        self._timer = timer = loop.call_later(_PATIENCE, self._tell, "retrying", reason)
         try:
             yield
         finally:
@@ -132,6 +134,8 @@ class Reporter(_Published[WorkerState]):
         self._state.aside, self._state.aside_reason = count, reason
 
     def _tell(self, state: str, reason: str) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         before = self._change(state, reason)
         if before is None:
             return

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,11 +11,12 @@ from redis.exceptions import ResponseError
 
 from gears.access import mongo, redis
 from gears.access.roles import Role, passwords
-from gears.command import run_command
+from gears.command import run_command, saying_whom
 from gears.engines.detect import detect
 from gears.errors import ConfigError
-from gears.mongo import MongoError, open_client
-from gears.redis import AWAY, RedisError, connect
+from gears.mongo import MongoError, addresses, open_client, ping
+from gears.mongo_texts import held_up
+from gears.redis import AWAY, RedisError, address, connect
 from gears.settings import Settings
 
 access = typer.Typer(
@@ -46,21 +48,25 @@ def mongo_command(apply: ApplyOption = False) -> None:
 
 
 def _run(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
-    settings = Settings()
-
     async def done() -> int:
-        await work(settings)
+        await work(Settings())
         return 0
 
     try:
         run_command(done)
-    except (ConfigError, ValidationError, RedisError, MongoError, *AWAY) as error:
+    except MongoError as error:
+        sys.stderr.write(f"gears: {held_up(error)}\n")
+        raise typer.Exit(2) from None
+    except (ConfigError, ValidationError, RedisError, *AWAY) as error:
         sys.stderr.write(f"gears: {error}\n")
         raise typer.Exit(2) from None
 
 
 async def _redis(settings: Settings, *, apply: bool, engine: str | None, default_client: bool) -> None:
-    async with connect(settings.redis_url, timeout=settings.redis_timeout) as server:
+    async with (
+        connect(settings.redis_url, timeout=settings.redis_timeout) as server,
+        saying_whom({f"Redis at {address(server)}": server.ping}),
+    ):
         if engine is None:
             engine = settings.engine if settings.engine != "auto" else await detect(server)
         database = server.connection_pool.connection_kwargs.get("db") or 0
@@ -93,7 +99,10 @@ async def _mongo(settings: Settings, *, apply: bool) -> None:
         return
     client = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
     try:
-        for role, password in found.items():
-            await mongo.set_up(client, role, settings.mappings, password)
+        async with saying_whom(
+            {f"MongoDB at {addresses(client)}": partial(ping, client, timeout=settings.mongo_timeout)}
+        ):
+            for role, password in found.items():
+                await mongo.set_up(client, role, settings.mappings, password)
     finally:
         client.close()
