@@ -49,6 +49,9 @@ Document = dict[str, Any]
 
 ACKNOWLEDGED = WriteConcern("majority", j=True)
 
+_CLOSE_SECONDS = 0.3
+"""Deadline of taking leave of MongoDB; the event loop waits for it."""
+
 _ASK_AGAIN = 60.0
 """Seconds after which MongoDB is asked again for the collection's collation."""
 
@@ -94,6 +97,12 @@ def addresses(client: "AsyncIOMotorClient[Document]") -> str:
 def within(seconds: float) -> AbstractContextManager[Any]:
     """A deadline for the operations in a block; they raise `MongoError` when it passes."""
     return pymongo.timeout(seconds)
+
+
+def close_client(client: "AsyncIOMotorClient[Document]") -> None:
+    """Close it; a MongoDB that doesn't answer is soon no longer asked to end what was begun with it."""
+    with suppress(PyMongoError), within(_CLOSE_SECONDS):
+        client.close()
 
 
 async def ping(client: "AsyncIOMotorClient[Document]", *, timeout: float) -> None:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from gears.mongo import Store, open_client
+from gears.mongo import Store, close_client, open_client
 from gears.redis import connect
 from gears.settings import Settings
 from gears.watermark import Watermarks
@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> Starlette:
                 yield
                 tasks.cancel_scope.cancel()
         finally:
-            mongo.close()
+            close_client(mongo)
             with anyio.move_on_after(1, shield=True):
                 await redis.aclose()
 

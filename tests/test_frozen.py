@@ -1,18 +1,23 @@
-"""MongoDB is frozen: reads say what is true of reads, commands say whom they wait for, and all of it soon."""
+"""MongoDB or Redis is frozen: reads say what is true of reads, commands say whom they wait for, and all of it soon."""
 
 import os
 import signal
 import subprocess
 import sys
+from asyncio import gather
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import anyio
+import httpx
 import pytest
 import pytest_asyncio
 
-from tests.stack import Stack, eventually
+from tests.stack import Process, Stack, eventually
+from tests.wire import WireProxy, on
+from tests.wire.actions import Exchange, pass_on
 
 SOON = 3.5
 """Seconds: two, and what a slow machine takes."""
@@ -45,33 +50,83 @@ async def frozen(request: pytest.FixtureRequest, running: Stack) -> AsyncIterato
         server.thaw()
 
 
+async def soon(running: Stack, method: str, path: str, **options: Any) -> httpx.Response:
+    """The answer to a request, which must come soon."""
+    began = monotonic()
+    answer = await running.client.request(method, path, **options)
+    assert monotonic() - began < SOON
+    return answer
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/notes/unknown", "/notes", "/notes?limit=2&after=1"])
-async def test_reads_say_what_is_true_of_reads(running: Stack, path: str) -> None:
+async def test_reads_say_what_is_true_of_reads(running: Stack, method: str, path: str) -> None:
     running.mongo.freeze()
     try:
-        began = monotonic()
-        answer = await running.client.get(path)
-        took = monotonic() - began
+        answer = await soon(running, method, path)
     finally:
         running.mongo.thaw()
     assert answer.status_code == 503
-    assert answer.json()["type"] == "urn:writethrough:problem:mongo-unavailable"
-    assert "written" not in answer.text
     assert answer.headers["Retry-After"]
-    assert took < SOON
+    if method == "GET":
+        assert answer.json()["type"] == "urn:writethrough:problem:mongo-unavailable"
+        assert "MongoDB did not answer within 2 s" in answer.json()["detail"]
+        assert "written" not in answer.text
 
 
-async def test_writes_that_must_read_first_say_that_nothing_was_written(running: Stack) -> None:
+async def test_many_who_read_the_same_wait_no_longer_than_one(running: Stack, frozen: str) -> None:
+    answers = await gather(*(soon(running, "GET", "/notes/unknown") for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["type"] for answer in answers} == {f"urn:writethrough:problem:{frozen}-unavailable"}
+    assert all(answer.headers["Retry-After"] for answer in answers)
+    assert not any("written" in answer.text for answer in answers)
+
+
+async def test_many_who_connect_to_redis_wait_no_longer_than_one(running: Stack) -> None:
+    running.redis.freeze()
+    try:
+        await running.client.delete("/notes/unknown")  # its connection is given up
+        began = monotonic()
+        answers = await gather(*(running.client.delete(f"/notes/unknown-{n}") for n in range(5)))
+        assert monotonic() - began < running.settings.redis_timeout + SOON
+    finally:
+        running.redis.thaw()
+    assert {answer.status_code for answer in answers} == {503}
+
+
+async def test_what_is_asked_about_the_system_is_answered_soon(running: Stack, frozen: str) -> None:
+    async def not_ready() -> bool:
+        answer = await running.client.get("/readyz")
+        return answer.status_code == 503 and f"{frozen}: no answer within" in answer.json()["detail"]
+
+    await eventually(not_ready, within=SOON)
+    overview, token, _ = await gather(*(soon(running, "GET", path) for path in ("/sync", "/sync/1-0", "/sync/audits")))
+    assert overview.status_code == 200
+    assert "no answer within" in overview.json()["errors"][frozen]
+    assert token.status_code == {"mongo": 200, "redis": 503}[frozen]
+    assert "written" not in token.text
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("PATCH", {"json": {"n": 1}}),
+        ("PUT", {"json": {"n": 1}, "headers": {"If-Match": '"x"'}}),
+        ("DELETE", {}),
+    ],
+)
+async def test_writes_that_must_read_first_say_that_nothing_was_written(
+    running: Stack, method: str, options: dict[str, Any]
+) -> None:
+    before = await running.redis_client.xinfo_stream("sync:{notes}")
     running.mongo.freeze()
     try:
-        began = monotonic()
-        answer = await running.client.patch("/notes/unknown", json={"n": 1})
-        took = monotonic() - began
+        answer = await soon(running, method, "/notes/unknown", **options)
     finally:
         running.mongo.thaw()
     assert answer.status_code == 503
     assert "nothing was written" in answer.json()["title"]
-    assert took < SOON
+    assert (await running.redis_client.xinfo_stream("sync:{notes}"))["entries-added"] == before["entries-added"]
 
 
 async def test_the_worker_says_so_soon(running: Stack) -> None:
@@ -91,10 +146,33 @@ async def test_the_worker_says_so_soon(running: Stack) -> None:
     await running.drained("notes", within=30)
 
 
-def command(stack: Stack, words: Sequence[str], errors: Path) -> subprocess.Popen[bytes]:
+async def test_the_worker_stops_at_once_and_says_soon_that_it_cannot_start(running: Stack) -> None:
+    running.mongo.freeze()
+    try:
+        await running.client.put("/notes/0", json={"n": 8}, headers={"Prefer": "respond-async"})
+
+        async def held_up() -> bool:
+            return b"no answer for 2 s" in running.worker.log.read_bytes()[said:]
+
+        said = running.worker.log.stat().st_size
+        await eventually(held_up, within=SOON)
+        assert await running.worker.stop() < SOON
+        assert running.worker.exit_code == 0
+
+        said = running.worker.log.stat().st_size
+        await running.worker.start(wait=False)
+        await eventually(held_up, within=STARTED)
+    finally:
+        running.mongo.thaw()
+    await running.worker.wait_ready()
+    await running.drained("notes", within=30)
+    assert await running.stored("0", "notes") == {"id": "0", "n": 8}
+
+
+def command(stack: Stack, words: Sequence[str], errors: Path, **env: str) -> subprocess.Popen[bytes]:
     with errors.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", *words], env=os.environ | stack.env, stdout=subprocess.DEVNULL, stderr=file
+            [sys.executable, "-m", *words], env=os.environ | stack.env | env, stdout=subprocess.DEVNULL, stderr=file
         )
 
 
@@ -120,6 +198,68 @@ async def test_commands_say_whom_they_wait_for_and_obey(
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ("redis", "gears status"),
+        ("redis", "gears install"),
+        ("redis", "gears access redis --apply"),
+        ("mongo", "gears access mongo --apply"),
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_commands_that_need_one_server_do_the_same(
+    running: Stack, server: str, words: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    errors = tmp_path / "stderr"
+    process = command(running, words.split(), errors, WT_REDIS_TIMEOUT="30", WORKER_PASSWORD="not-set-up")
+    frozen: Process = getattr(running, server)
+    frozen.freeze()  # before the command has started, which takes longer
+    try:
+
+        async def said() -> bool:
+            return f"waiting for {server.title()}".lower() in errors.read_text().lower()
+
+        await eventually(said, within=STARTED)
+        process.send_signal(number)
+        with anyio.fail_after(4):
+            await anyio.to_thread.run_sync(process.wait)
+        assert process.returncode == 128 + number
+    finally:
+        process.kill()
+        process.wait()
+        frozen.thaw()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_audit_in_whose_midst_mongodb_freezes_says_so_and_obeys(
+    running: Stack, number: signal.Signals, tmp_path: Path
+) -> None:
+    errors = tmp_path / "stderr"
+    async with WireProxy(running.setup.mongo_port) as proxy:
+
+        async def freeze(exchange: Exchange) -> None:
+            proxy.freeze()
+            await pass_on(exchange)
+
+        with proxy.rule(on("find", "notes"), freeze):
+            process = command(running, ["worker", "audit", "--mapping", "notes"], errors, MONGO_URI=proxy.uri)
+            try:
+
+                async def said() -> bool:
+                    return f"waiting for MongoDB at 127.0.0.1:{proxy.port}" in errors.read_text()
+
+                await eventually(said, within=STARTED)
+                assert proxy.counts["find"], "it had begun"
+                process.send_signal(number)
+                with anyio.fail_after(4):
+                    await anyio.to_thread.run_sync(process.wait)
+                assert process.returncode == 128 + number
+            finally:
+                process.kill()
+                process.wait()
 
 
 async def test_a_command_goes_on_when_the_server_does(running: Stack, tmp_path: Path) -> None:

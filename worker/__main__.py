@@ -15,7 +15,7 @@ from gears import logging
 from gears.command import exit_at_once, run_command
 from gears.errors import ConfigError
 from gears.memory import give_back_large_blocks
-from gears.mongo import open_client
+from gears.mongo import close_client, open_client
 from gears.redis import connect
 from gears.settings import Settings
 from worker import commands
@@ -96,7 +96,7 @@ async def _run(settings: Settings, roles: Sequence[type[Leader] | type[Reconcile
                 for role in roles:
                     tasks.start_soon(role(redis, mongo, mapping, settings).run)
     finally:
-        mongo.close()
+        close_client(mongo)
         with anyio.move_on_after(1, shield=True):
             await redis.aclose()
 

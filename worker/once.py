@@ -9,7 +9,7 @@ from gears.command import saying_whom
 from gears.engines import Engine, open_engine
 from gears.errors import CaptureMissing, ConfigError, CouldNotCompare, OutcomeUnknown, RedisAway, RedisRefused
 from gears.mapping import Mapping
-from gears.mongo import MongoError, addresses, open_client, ping
+from gears.mongo import MongoError, addresses, close_client, open_client, ping
 from gears.redis import AWAY, Redis, RedisError, address, connect
 from gears.settings import Settings
 from worker.groups import reasons
@@ -68,7 +68,7 @@ async def for_each(settings: Settings, prefix: str | None, work: Work, failure: 
                     sys.stderr.write(f"worker: {mapping.prefix} {failure}: {reasons(errors)}\n")
                 worst = max(worst, code)
     finally:
-        mongo.close()
+        close_client(mongo)
     return worst
 
 

@@ -14,7 +14,7 @@ from gears.access.roles import Role, passwords
 from gears.command import run_command, saying_whom
 from gears.engines.detect import detect
 from gears.errors import ConfigError
-from gears.mongo import MongoError, addresses, open_client, ping
+from gears.mongo import MongoError, addresses, close_client, open_client, ping
 from gears.mongo_texts import held_up
 from gears.redis import AWAY, RedisError, address, connect
 from gears.settings import Settings
@@ -105,4 +105,4 @@ async def _mongo(settings: Settings, *, apply: bool) -> None:
             for role, password in found.items():
                 await mongo.set_up(client, role, settings.mappings, password)
     finally:
-        client.close()
+        close_client(client)
