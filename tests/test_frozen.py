@@ -48,6 +48,7 @@ async def frozen(request: pytest.FixtureRequest, running: Stack) -> AsyncIterato
         yield request.param
     finally:
         server.thaw()
+        await running.worker.wait_ready()
 
 
 async def soon(running: Stack, method: str, path: str, **options: Any) -> httpx.Response:
@@ -91,6 +92,7 @@ async def test_many_who_connect_to_redis_wait_no_longer_than_one(running: Stack)
         assert monotonic() - began < running.settings.redis_timeout + SOON
     finally:
         running.redis.thaw()
+        await running.worker.wait_ready()
     assert {answer.status_code for answer in answers} == {503}
 
 
@@ -241,18 +243,19 @@ async def test_an_audit_in_whose_midst_mongodb_freezes_says_so_and_obeys(
     async with WireProxy(running.setup.mongo_port) as proxy:
 
         async def freeze(exchange: Exchange) -> None:
-            proxy.freeze()
             await pass_on(exchange)
+            proxy.freeze()
 
         with proxy.rule(on("find", "notes"), freeze):
-            process = command(running, ["worker", "audit", "--mapping", "notes"], errors, MONGO_URI=proxy.uri)
+            words = ["worker", "audit", "--mapping", "notes"]
+            process = command(running, words, errors, MONGO_URI=proxy.uri, WT_AUDIT_RATE="0.1")
             try:
 
                 async def said() -> bool:
                     return f"waiting for MongoDB at 127.0.0.1:{proxy.port}" in errors.read_text()
 
                 await eventually(said, within=STARTED)
-                assert proxy.counts["find"], "it had begun"
+                assert proxy.counts["find"], "it had begun, and the driver has sessions to end"
                 process.send_signal(number)
                 with anyio.fail_after(4):
                     await anyio.to_thread.run_sync(process.wait)
