@@ -295,3 +295,13 @@ async def test_mongodb_is_told_the_same_by_a_script(guarded: Guarded) -> None:
         "roles": [{"role": user["user"], "db": "admin"}],
     }
     assert "writethrough_client" not in printed
+
+
+@pytest.mark.parametrize("server", ["redis", "mongo"])
+async def test_wrong_settings_are_said_plainly(server: str) -> None:
+    env = os.environ | {"MAPPINGS": "wrong", Role.SERVICE.variable: PASSWORDS[Role.SERVICE]}
+    done = await run_process([sys.executable, "-m", "gears", "access", server], env=env, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"gears: ")
+    assert b"MAPPINGS" in done.stderr
+    assert b"Traceback" not in done.stderr
