@@ -14,7 +14,14 @@ from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import DeleteOne
 from pymongo.collation import Collation
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteConcernError
+from pymongo.errors import (
+    BulkWriteError,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
 
 from gears.changes import Change, Remove, Upsert
 from gears.conflicts import UniqueIndex
@@ -37,6 +44,8 @@ FailedToParse, TypeMismatch, InvalidBSON and BSONObjectTooLarge: https://github.
 _LOOKUPS = 8
 _LOOK_SECONDS = 2.0
 _SHOWN = 10
+_ROUNDS = 20
+"""How often what is in the way is looked for before what waits is set aside; each round takes it away, or refuses."""
 
 _READ: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
@@ -190,7 +199,7 @@ class Writer:
     async def _resolve(self, batch: Changes, stuck: dict[str, Document], outcome: Outcome) -> None:
         """Write what others are in the way of, as far as these let go."""
         unexplained: set[str] = set()
-        while stuck:
+        for _ in range(_ROUNDS):
             held = await self._versions(stuck)
             stuck = {i: f for i, f in stuck.items() if not self._is_newer(batch.change(i), held.get(i, -1))}
             blockers = await self._blockers([change for i in stuck if isinstance(change := batch.change(i), Upsert)])
@@ -203,12 +212,14 @@ class Writer:
                 outcome.failed[i] = f"{describe_item(stuck[i])}; but there is none"
             unexplained |= {i for i in waits if not blockers[i]}
             if not waits:
-                break
-            stuck = {i: stuck.get(i, {}) for i in waits}
+                return
             todo = plan(waits, batch)
             stuck = await self._attempt(todo.in_order, outcome) if todo.in_order else {}
             if todo.together:
-                stuck |= await self._exchange(todo.together, waits, outcome)
+                stuck |= await self._exchange(todo.together, batch, waits, outcome)
+            if not stuck:
+                return
+        outcome.failed |= dict.fromkeys(stuck, "others have taken what it needs each time that it was free")
 
     def _is_newer(self, change: Change | None, held: int) -> bool:
         return change is not None and reaches(held, change.version)
@@ -266,17 +277,25 @@ class Writer:
             return {}
         indexes = [index async for found in self._documents.list_indexes() if (index := UniqueIndex.parse(found))]
         blockers: dict[str, list[Blocker]] = {}
+        failures: list[PyMongoError] = []
         limiter = anyio.CapacityLimiter(_LOOKUPS)
 
         async def look(upsert: Upsert) -> None:
             async with limiter:
-                blockers[upsert.document_id] = [
-                    blocker for index in indexes async for blocker in self._holders(upsert, index)
-                ]
+                if failures:
+                    return
+                try:
+                    blockers[upsert.document_id] = [
+                        blocker for index in indexes async for blocker in self._holders(upsert, index)
+                    ]
+                except PyMongoError as error:
+                    failures.append(error)
 
         async with anyio.create_task_group() as tasks:
             for upsert in upserts:
                 tasks.start_soon(look, upsert)
+        if failures:
+            raise failures[0]
         return blockers
 
     async def _holders(self, upsert: Upsert, index: UniqueIndex) -> AsyncIterator[Blocker]:
@@ -294,7 +313,7 @@ class Writer:
                 yield Blocker(index.name, stored, repr(raw["_id"]))
 
     async def _exchange(
-        self, changes: Sequence[Change], waits: Dict[str, set[str]], outcome: Outcome
+        self, changes: Sequence[Change], batch: Changes, waits: Dict[str, set[str]], outcome: Outcome
     ) -> dict[str, Document]:
         """Take these out, and put them in as they are to be, or as they were.
 
@@ -306,12 +325,17 @@ class Writer:
         ]
         ids = [change.document_id for change in changes]
         old = {i: found[i] for i in ids if i in found}
-        await self._park(old)
+        try:
+            await self._park(old)
+        except DocumentTooLarge:
+            outcome.failed |= dict.fromkeys(ids, "it is too large to be kept elsewhere while it is exchanged")
+            return {}
         reached("parked")
         taken = [
-            DeleteOne(self._filters.exactly(i, stored.version), collation=self._filters.collation)
-            if stored.version
-            else DeleteOne(self._filters.with_id(i), collation=self._filters.collation)
+            DeleteOne(
+                self._filters.exactly(i, stored.version) if stored.version else self._filters.with_id(i),
+                collation=self._filters.collation,
+            )
             for i, stored in old.items()
         ]
         if taken:
@@ -321,11 +345,19 @@ class Writer:
         documents = {i: self._keeping_id(change, old.get(i)) for i, change in _by_id(upserts).items()}
         ours = Outcome()
         stuck = await self._attempt(upserts, ours, documents) if upserts else {}
-        for i in stuck:  # what is in its way was put in a moment ago
-            ours.refused[i] = f"MongoDB refused it: {describe_item(stuck[i])}"
+        in_the_way = await self._blockers([change for change in upserts if change.document_id in stuck])
+        for i, found_there in in_the_way.items():
+            if found_there:  # it was put in a moment ago
+                ours.refused[i] = f"MongoDB refused it: {self._taken(found_there[0], stuck[i])}"
+            else:
+                ours.failed[i] = f"{describe_item(stuck[i])}; but there is none"
         back = dependents([*ours.refused, *ours.failed], waits)
-        back &= set(ids)
-        gone = [DeleteOne(self._filters.exactly(c.document_id, c.version)) for c in upserts if c.document_id in back]
+        back = (back | batch.kept(back)) & set(ids)  # what is renamed is never nowhere
+        gone = [
+            DeleteOne(self._filters.exactly(c.document_id, c.version), collation=self._filters.collation)
+            for c in upserts
+            if c.document_id in back
+        ]
         if gone:
             await self._documents.bulk_write(gone, ordered=False)
         for i in back & old.keys():
@@ -334,13 +366,10 @@ class Writer:
         removed = [change for change in changes if isinstance(change, Remove) and change.document_id in stays]
         if removed:
             await self._bury(removed)
-        await self._parked.delete_many({"_id": {"$in": [self._mapping.key(i) for i in ids]}})
+        await self._parked.delete_many({"_id": {"$in": [self._mapping.key(i) for i in stays]}})
         outcome.refused |= ours.refused
         outcome.failed |= ours.failed
-        again: dict[str, Document] = {
-            i: {} for i in back if i not in ours.refused and i not in ours.failed and i in waits
-        }
-        return again
+        return {i: {} for i in back if i not in ours.refused and i not in ours.failed and i in waits}
 
     def _keeping_id(self, upsert: Upsert, old: Stored | None) -> bytes:
         """The document with the `_id` that MongoDB gave it before."""
@@ -371,6 +400,9 @@ class Writer:
             if not await self._find([document_id]):
                 log.warning("a document could not be put back", key=self._mapping.key(document_id))
                 return
+        stored = read_stored(self._mapping, raw)
+        if stored is not None and stored.version:  # unless it was deleted since
+            await self._delete_again([Upsert(document_id, stored.version, raw)])
         await self._parked.delete_one({"_id": self._mapping.key(document_id)})
 
 

@@ -126,6 +126,7 @@ class Watermark:
                 reached.set_exception(
                     OutcomeUnknown("Redis was restarted before the write was confirmed, and may have lost it")
                 )
+                reached.exception()  # nobody may wait for what is set aside
         self._waiting.clear()
         self._aside.clear()
 

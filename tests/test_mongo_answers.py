@@ -1,6 +1,7 @@
 """What MongoDB answers: only what blames a document refuses it; all else is tried again, and others go on."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -204,6 +205,51 @@ async def test_what_is_set_aside_outlives_a_committer(system: Proxied) -> None:
     system.proxy.remove(rule)
     await eventually(system.is_well, within=30)
     assert await system.stack.stored(document_id, "notes") == {"id": document_id, "n": 1}
+
+
+@pytest.mark.parametrize("code", [121, 13])
+async def test_a_rename_that_fails_once_the_old_name_is_gone_loses_nothing(system: Proxied, code: int) -> None:
+    """The old name held what must be unique; it was taken out for the new one, which MongoDB then didn't take."""
+    notes, old, new = system.stack.mongo_client.test.notes, f"old-{uuid4().hex}", f"new-{uuid4().hex}"
+    some = {"mail": {"$exists": True}}
+    await notes.create_index("mail", unique=True, partialFilterExpression=some)
+    assert (await system.put(old, mail=old)).status_code == 201
+    before = await notes.find_one({"id": old})
+    chosen = on("update", "notes").where(holds(new))
+    rule = system.proxy.add(replace(chosen, first=1), item_of(new, code))  # all but the first
+    await system.stack.redis_client.rename(f"notes:{old}", f"notes:{new}")
+    if code == 121:
+        await eventually(lambda: _holds(system, old, {"id": old, "mail": old}), within=20)
+        await system.stack.drained("notes")
+        after = await notes.find_one({"id": old})
+        assert (after or {})["_id"] == (before or {})["_id"]
+        assert await system.stack.stored(new, "notes") is None
+        assert await system.stack.redis_client.exists(f"notes:{new}") == 0
+        assert (await system.client.get(f"/notes/{old}")).json() == {"id": old, "mail": old}
+        system.proxy.remove(rule)
+    else:
+        await eventually(lambda: _written_and_says(system, "set aside"), within=20)
+        assert await system.stack.stored(old, "notes") is not None
+        system.proxy.remove(rule)
+        await eventually(system.is_well, within=30)
+        assert await system.stack.stored(old, "notes") is None
+        assert await system.stack.stored(new, "notes") == {"id": new, "mail": old}
+    assert await system.stack.mongo_client.test.sync_parked.count_documents({}) == 0
+
+
+async def _holds(system: Proxied, document_id: str, document: dict[str, Any]) -> bool:
+    both = await system.stack.get(document_id, "notes"), await system.stack.stored(document_id, "notes")
+    return both == (document, document)
+
+
+async def test_an_error_of_a_look_at_what_is_in_the_way_is_tried_again(system: Proxied) -> None:
+    notes, u = system.stack.mongo_client.test.notes, uuid4().hex
+    await notes.create_index("mail", unique=True, partialFilterExpression={"mail": {"$exists": True}})
+    assert (await system.put(f"{u}-1", mail=u)).status_code == 201
+    for chosen in (on("find", "notes"), on("listIndexes", "notes"), on("find", "sync_parked")):
+        with system.proxy.rule(chosen.next(2), top_error(11600)):
+            assert (await system.put(f"{u}-2", mail=u)).status_code == 422
+    assert "crashed" not in system.stack.worker.log.read_text()
 
 
 async def test_what_is_set_aside_and_forgotten_by_redis_is_called_lost(own_system: Proxied) -> None:

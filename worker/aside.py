@@ -5,8 +5,8 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from time import monotonic
 
-from gears.stream import EntryId
-from worker.plan import KeyEntries
+from gears.stream import Entry, EntryId
+from worker.plan import KeyEntries, coalesce
 
 _FIRST, _LONGEST = 0.5, 10.0
 """Seconds between two tries."""
@@ -25,56 +25,38 @@ class Sorted:
     settled: tuple[EntryId, ...] = ()
 
 
-@dataclass(slots=True)
-class _Waiting:
-    entries: KeyEntries
-    reason: str = "set aside by an earlier committer"
-    pause: float = _FIRST
-    due: float = 0.0
-
-
 class Aside:
-    """What one committer has set aside.
+    """What one committer has set aside. All of it is tried again together, since one may depend on another.
 
     Args:
         found: entries that an earlier one had, each with key and event.
     """
 
     def __init__(self, found: Dict[EntryId, tuple[bytes, str]] | None = None) -> None:
-        self._waiting: dict[bytes, _Waiting] = {}
-        for entry_id, (key, event) in sorted((found or {}).items()):
-            entries = self._waiting.setdefault(key, _Waiting(KeyEntries(key))).entries
-            entries.ids.append(entry_id)
-            entries.last_event = event
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._waiting
+        self.known = coalesce(Entry(entry_id, *what) for entry_id, what in sorted((found or {}).items()))
+        """What is said of each key."""
+        self._reasons = dict.fromkeys(self.known, "set aside by an earlier committer")
+        self._pause, self._due = _FIRST, 0.0
 
     @property
     def count(self) -> int:
         """How many keys are set aside."""
-        return len(self._waiting)
+        return len(self.known)
 
     @property
     def reason(self) -> str:
         """Why, of one of them; empty when there is none."""
-        return next((f"{key!r:.60}: {waiting.reason}" for key, waiting in self._waiting.items()), "")
+        return next((f"{key!r:.60}: {reason}" for key, reason in self._reasons.items()), "")
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to try again now."""
+        return bool(self.known) and self._due <= monotonic()
 
     def entries(self, done: Sorted | None = None) -> list[EntryId]:
         """All entries that are set aside; or those that were, and those that a commit adds."""
-        added = [entry_id for entries in done.added.values() for entry_id in entries.ids] if done else []
-        known = [entry_id for waiting in self._waiting.values() for entry_id in waiting.entries.ids]
-        return sorted({*known, *added})
-
-    @property
-    def known(self) -> dict[bytes, KeyEntries]:
-        """What is said of each key."""
-        return {key: waiting.entries for key, waiting in self._waiting.items()}
-
-    def due(self) -> set[bytes]:
-        """The keys to try again now."""
-        now = monotonic()
-        return {key for key, waiting in self._waiting.items() if waiting.due <= now}
+        keys = [*self.known.values(), *(done.added.values() if done else ())]
+        return sorted({entry_id for entries in keys for entry_id in entries.ids})
 
     def sort(self, failed: Dict[bytes, KeyEntries], tried: Iterable[KeyEntries]) -> Sorted:
         """What a commit changes in what is set aside.
@@ -83,19 +65,14 @@ class Aside:
             failed: keys that failed, with all that is said of them.
             tried: all keys of the batch.
         """
-        settled = [
-            entry_id
-            for entries in tried
-            if entries.key in self._waiting and entries.key not in failed
-            for entry_id in self._waiting[entries.key].entries.ids
-        ]
-        return Sorted(failed, tuple(settled))
+        done = (entries.key for entries in tried if entries.key in self.known and entries.key not in failed)
+        return Sorted(failed, tuple(entry_id for key in done for entry_id in self.known[key].ids))
 
     def take(self, done: Sorted, reasons: Dict[bytes, str]) -> None:
         """Take over what was acknowledged."""
         settled = set(done.settled)
-        self._waiting = {key: w for key, w in self._waiting.items() if not settled.intersection(w.entries.ids)}
-        for key, entries in done.added.items():
-            known = self._waiting.get(key)
-            pause = _FIRST if known is None else min(known.pause * 2, _LONGEST)
-            self._waiting[key] = _Waiting(entries, reasons[key], pause, monotonic() + pause)
+        self.known = {k: e for k, e in self.known.items() if not settled.intersection(e.ids)} | dict(done.added)
+        self._reasons = {key: reasons.get(key) or self._reasons[key] for key in self.known}
+        if done.added:
+            self._pause = _FIRST if settled else min(self._pause * 2, _LONGEST)
+            self._due = monotonic() + self._pause

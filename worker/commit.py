@@ -156,21 +156,21 @@ class Committer:
         needed: set[bytes] = set()
         async for attempt in self._retrying():
             with attempt:
-                tries = attempt.retry_state.attempt_number
-                due = self._aside.due() if most == self._batch_size else set()
+                tries, self._hurry = attempt.retry_state.attempt_number, False
+                again = self._aside.is_due and most == self._batch_size
                 if tries > 1:
                     await self._store.unpark()
                     # Doing it again relies on the unique index: it may have been dropped.
                     await self._store.prepare(self._reporter.preparing)
-                if work is None or due:
-                    work = await self._read(position, most, due, needed)
+                if work is None or again:
+                    work = await self._read(position, most, again=again, needed=needed)
                 this, work = work, None  # doing it again begins with reading
-                if not this.batch.entries and not due:
+                if not this.batch.keys and not this.batch.entries:
                     break
                 try:
                     while isinstance(done := await self._commit(this, patient=tries < _TOGETHER), set):
                         needed |= done
-                        this = await self._read(position, most, due, needed)
+                        this = await self._read(position, most, again=again, needed=needed)
                 except PyMongoError as error:
                     if error.timeout or is_unreadable(error) or (tries >= _TOGETHER and is_of_one(error)):
                         most = max(1, len(this.batch.keys) // 2)
@@ -182,21 +182,29 @@ class Committer:
         return position, following
 
     async def _read(
-        self, position: EntryId, most: int, due: Collection[bytes] | None = None, needed: Collection[bytes] = ()
+        self,
+        position: EntryId,
+        most: int,
+        *,
+        wait: bool = True,
+        again: bool = False,
+        needed: Collection[bytes] = (),
     ) -> _Work:
         """Read what follows an entry.
 
         Args:
             position: the entry.
             most: documents in the batch.
-            due: what had been set aside and is tried again now; None to read what there is already, without waiting.
+            wait: whether to wait for entries a moment, when there are none.
+            again: whether what is set aside is tried again; it is in any case together with a part of it.
             needed: other keys of which MongoDB's answers depend.
         """
-        watermark = self._watermark
-        wait = due is not None and not due
-        batch = await self._reader.read(
-            position, most, wait=wait, known=self._aside.known, due=due or (), beside=needed
-        )
+        watermark, known = self._watermark, self._aside.known
+        again = again or not known.keys().isdisjoint(needed)
+        due = known if again else ()
+        batch = await self._reader.read(position, most, wait=wait and not due, known=known, due=due, beside=needed)
+        if not again and any(key.key in known for key in batch.keys):
+            return await self._read(position, most, wait=wait, again=True, needed=needed)
         if batch.entries and batch.watermark != watermark:
             raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
         refused = await self._refused_before(batch.entries)
@@ -254,7 +262,7 @@ class Committer:
             changes,
             moved,
             work.beside | self._without_change(others),
-            {i for i in changes if mapping.key(i).encode() in self._aside},
+            {i for i in changes if mapping.key(i).encode() in self._aside.known},
         )
         outcome, following = await self._write(todo, checkpoint, ahead=not batch.is_large)
         if outcome.needed:
@@ -339,7 +347,7 @@ class Committer:
         failures: list[MongoError] = []
 
         async def read_on() -> None:
-            following.append(await self._read(checkpoint.committed, self._batch_size))
+            following.append(await self._read(checkpoint.committed, self._batch_size, wait=False))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read_on)
