@@ -237,6 +237,22 @@ async def test_a_rename_that_fails_once_the_old_name_is_gone_loses_nothing(syste
     assert await system.stack.mongo_client.test.sync_parked.count_documents({}) == 0
 
 
+async def test_a_rename_that_was_set_aside_and_is_refused_by_the_next_committer_is_rolled_back(system: Proxied) -> None:
+    old, new = f"old-{uuid4().hex}", f"new-{uuid4().hex}"
+    assert (await system.put(old, n=1)).status_code == 201
+    chosen = on("update", "notes").where(holds(new))
+    with system.proxy.rule(chosen, item_of(new, 13)):
+        await system.stack.redis_client.rename(f"notes:{old}", f"notes:{new}")
+        await eventually(lambda: _written_and_says(system, "set aside"), within=20)
+        await system.stack.worker.kill()
+    with system.proxy.rule(chosen, item_of(new, 121)):
+        await system.stack.worker.start()
+        await eventually(lambda: _holds(system, old, {"id": old, "n": 1}), within=20)
+    await eventually(system.is_well, within=30)
+    assert await system.stack.redis_client.exists(f"notes:{new}") == 0
+    assert await _holds(system, old, {"id": old, "n": 1})
+
+
 async def _holds(system: Proxied, document_id: str, document: dict[str, Any]) -> bool:
     both = await system.stack.get(document_id, "notes"), await system.stack.stored(document_id, "notes")
     return both == (document, document)
