@@ -238,6 +238,21 @@ async def test_a_refused_move_over_two_names_is_rolled_back(things: Stack) -> No
     await arrive(things, u, {f"{u}r": {"id": f"{u}r", "n": 1}})
 
 
+async def test_a_refused_move_is_one_wherever_a_batch_ends(things: Stack) -> None:
+    """Batches are of twenty documents; the two entries of a RENAME are in the same one."""
+    for before in range(16, 23):
+        u = uuid4().hex[:8]
+        await put(things, f"{u}r", n=1)
+        things.worker.freeze()
+        try:
+            others: Documents = {f"{u}-{n}": {"id": f"{u}-{n}", "n": n} for n in range(before)}
+            writes = [json_set(f"{u}-{n}", n=n) for n in range(before)]
+            await run(things, *writes, ("RENAME", f"things:{u}r", "things:" + "x" * 1100))
+        finally:
+            things.worker.thaw()
+        await arrive(things, u, others | {f"{u}r": {"id": f"{u}r", "n": 1}})
+
+
 async def test_an_index_that_ignores_case_refuses_the_second_only(things: Stack) -> None:
     async def status(document_id: str) -> int:
         return (await things.client.put(f"/mails/{document_id}", json={})).status_code
