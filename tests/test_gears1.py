@@ -4,7 +4,7 @@ import ast
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +24,10 @@ from gears.redis import connect
 from gears.settings import Settings
 from gears.stream import Names
 from tests.engines import GEARS1_URL, KindStack, needs_gears1
-from tests.stack import eventually
+from tests.stack import Process, eventually
+from tests.test_engines import LAST_NAMES, renamed_twice
+from tests.test_mongo_answers import holds, item_of
+from tests.wire import WireProxy, on
 
 TEXT = recipe("gears1_writes.py") + recipe("gears1.py")
 NAMES = Names("todos")
@@ -359,3 +362,128 @@ async def test_a_refused_document_is_rolled_back_while_redis_is_out_of_memory(
 
 async def _rolled_back(stack: KindStack, document_id: str) -> bool:
     return bool((await stack.get(document_id))["n"] == 1)
+
+
+class Proxied:
+    """A worker that reaches MongoDB through a proxy; clients are held for as long as it says."""
+
+    def __init__(self, stack: KindStack, proxy: WireProxy, worker: Process) -> None:
+        self.stack, self.proxy, self.worker = stack, proxy, worker
+
+    async def is_aside(self) -> bool:
+        return int(await self.stack.redis_client.hlen(NAMES.aside)) > 0
+
+    async def others_go_on(self, document_id: str) -> None:
+        """Another client writes, and is answered, which means that MongoDB has it."""
+        with anyio.fail_after(15):  # at first all of it is tried again, some times
+            assert await answer("JSON.SET", f"todos:{document_id}", "$", "{}") == b"OK"
+        assert await self.stack.stored(document_id) == {"id": document_id}
+
+
+@asynccontextmanager
+async def proxied(stack: KindStack, *, hold: int) -> AsyncIterator[Proxied]:
+    await stack.worker.stop()
+    async with WireProxy(stack.setup.mongo_port) as proxy:
+        worker = stack.another_worker("proxied-worker", MONGO_URI=proxy.uri, WT_HOLD_TIMEOUT=str(hold))
+        await worker.start()
+        try:
+            yield Proxied(stack, proxy, worker)
+        finally:
+            await worker.stop()
+
+
+async def answer(*command: str) -> object:
+    """What a plain client is answered; of an error, its text."""
+    async with Redis.from_url(GEARS1_URL, protocol=2, socket_timeout=60) as redis:
+        try:
+            return await redis.execute_command(*command)
+        except ResponseError as error:
+            return str(error)
+
+
+@needs_gears1
+@pytest.mark.parametrize("command", ["JSON.SET", "RENAME"])
+@pytest.mark.parametrize("becomes", ["committed", "refused"])
+async def test_who_writes_what_is_set_aside_waits_on_while_others_are_answered(
+    real: KindStack, held: Engine, new_id: str, becomes: str, command: str
+) -> None:
+    old, answers = f"{new_id}-old", list[object]()
+    await answer("JSON.SET", f"todos:{old}", "$", '{"n":1}')
+    async with proxied(real, hold=30) as system, anyio.create_task_group() as tasks:
+        chosen = on("update", "todos").where(holds(new_id))
+        rule = system.proxy.add(chosen, item_of(new_id, 13))
+
+        async def write() -> None:
+            if command == "RENAME":
+                answers.append(await answer("RENAME", f"todos:{old}", f"todos:{new_id}"))
+            else:
+                answers.append(await answer("JSON.SET", f"todos:{new_id}", "$", '{"n":1}'))
+
+        tasks.start_soon(write)
+        await eventually(lambda: real.redis_client.exists(f"todos:{new_id}"))
+        for n in range(5):
+            await system.others_go_on(f"{new_id}-{n}")
+        assert await system.is_aside()
+        await system.worker.kill()
+        await system.worker.start()
+        await system.others_go_on(f"{new_id}-5")
+        assert answers == []
+        system.proxy.remove(rule)
+        if becomes == "refused":
+            system.proxy.add(chosen, item_of(new_id, 121))
+        await eventually(lambda: _is_answered(answers), within=20)
+        is_there = becomes == "committed"
+        if is_there:
+            assert answers == [command == "RENAME" or b"OK"]  # redis-py's own True
+        else:
+            assert "writethrough: refused: " in str(answers)
+        assert await real.stored(new_id) == ({"id": new_id, "n": 1} if is_there else None)
+        assert await real.redis_client.exists(f"todos:{new_id}") == is_there
+        assert not await system.is_aside()
+        if command == "RENAME":
+            assert await real.stored(old) == (None if is_there else {"id": old, "n": 1})
+            assert await real.redis_client.exists(f"todos:{old}") == (not is_there)
+
+
+async def _is_answered(answers: list[object]) -> bool:
+    return bool(answers)
+
+
+@needs_gears1
+async def test_the_limit_holds_also_for_what_is_set_aside(real: KindStack, held: Engine, new_id: str) -> None:
+    async with proxied(real, hold=8) as system:
+        with system.proxy.rule(on("update", "todos").where(holds(new_id)), item_of(new_id, 13)):
+            answers: list[object] = []
+            started = anyio.current_time()
+
+            async def write() -> None:
+                answers.append(await answer("JSON.SET", f"todos:{new_id}", "$", '{"n":1}'))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(write)
+                await eventually(lambda: real.redis_client.exists(f"todos:{new_id}"))
+                await system.others_go_on(f"{new_id}-other")
+                assert await system.is_aside()
+                assert answers == []
+            assert "writethrough: not confirmed within 8 s" in str(answers[0])
+            assert 7.9 < anyio.current_time() - started < 9
+            assert await system.is_aside()
+        await eventually(lambda: real.stored(new_id), within=20)
+
+
+@needs_gears1
+@pytest.mark.parametrize("last", LAST_NAMES)
+async def test_a_document_of_a_held_mapping_that_is_renamed_twice_in_a_transaction(
+    real: KindStack, held: Engine, new_id: str, last: str
+) -> None:
+    await renamed_twice(real, new_id, last)
+
+
+@needs_gears1
+async def test_a_held_rename_that_is_refused_is_told_so_and_taken_back(
+    real: KindStack, held: Engine, new_id: str
+) -> None:
+    assert await answer("JSON.SET", f"todos:{new_id}", "$", '{"n":1}') == b"OK"
+    assert "writethrough: refused: " in str(await answer("RENAME", f"todos:{new_id}", "todos:" + "x" * 1100))
+    await eventually(lambda: _rolled_back(real, new_id))
+    assert await real.stored(new_id) == {"id": new_id, "n": 1}
