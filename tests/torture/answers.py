@@ -4,13 +4,33 @@ from random import Random
 
 from gears.mongo_codes import NAMES
 from gears.mongo_errors import Meaning, meaning_of
-from tests.wire import Action, On, apply_then_cut, cut, item_error, on, top_error, write_concern_error
+from tests.torture.schedule import KEYS
+from tests.torture.system import PREFIX
+from tests.wire import Action, Command, On, apply_then_cut, cut, item_error, on, top_error, write_concern_error
+from tests.wire.message import Document
 
 _WRITES = ("update", "delete", "insert")
 _COMMANDS = (*_WRITES, _WRITES, ("update",), ("find",), ("createIndexes",), (*_WRITES, "find", "createIndexes"))
 _CODES = [code for code in NAMES if meaning_of(code) in (Meaning.RETRY, Meaning.SET_UP)]
+_UNKNOWN = 987_654
+"""No server has this one."""
+
 _PRIMARY = (91, 189, 10107, 11600, 11602, 13435, 13436)
 """What servers say that are no primary any more."""
+
+
+def one_document(seed: int) -> tuple[On, Action]:
+    """Writes of one of the documents that are written most fail, one after the other or with others."""
+    random = Random(seed)
+    key, code = random.choice(KEYS[:6]), random.choice([*_CODES, _UNKNOWN])
+
+    def is_for_it(item: Document) -> bool:
+        return key in (item["q"].get("id"), str(item["q"].get("_id")))
+
+    def holds_it(command: Command) -> bool:
+        return any(is_for_it(item) for item in command.items)
+
+    return on(("update", "delete"), PREFIX).where(holds_it), item_error(code, index=is_for_it)
 
 
 def wrong_answers(seed: int) -> tuple[On, Action]:

@@ -13,14 +13,15 @@ from redis.exceptions import RedisError
 from gears.backlog import last_entry
 from gears.failpoint import VARIABLE
 from tests.stack import Process, eventually
-from tests.torture.answers import wrong_answers
+from tests.torture.answers import one_document, wrong_answers
 from tests.torture.clients import Recorder
 from tests.torture.history import Window
 from tests.torture.http_client import HttpClient
 from tests.torture.look import look
 from tests.torture.plain_client import PlainClient
-from tests.torture.schedule import KEYS, STANDBY, WIRE, Fault, Step
+from tests.torture.schedule import DOCUMENT, KEYS, STANDBY, WIRE, Fault, Step
 from tests.torture.system import NAMES, PREFIX, System
+from tests.wire import Action, On
 
 _MOST_LOST = 200_000
 """Most bytes that are cut off the append-only file: some seconds' worth."""
@@ -60,7 +61,7 @@ class Faults:
     def __init__(self, system: System, recorder: Recorder) -> None:
         self._system = system
         self._recorder = recorder
-        self._locks = {name: anyio.Lock() for name in (*system.processes, *system.edges, WIRE)}
+        self._locks = {name: anyio.Lock() for name in (*system.processes, *system.edges, WIRE, DOCUMENT)}
         self.lost: list[Window] = []
         """When Redis was away, or lost all, and why."""
         self.index_dropped: list[Window] = []
@@ -104,7 +105,9 @@ class Faults:
             case "cut" | "stall" | "deafen" | "slow":
                 hurting = self._edge(fault)
             case "answers":
-                hurting = self._answers(fault)
+                hurting = self._answers(*wrong_answers(fault.amount))
+            case "one document":
+                hurting = self._answers(*one_document(fault.amount))
             case "out of memory":
                 hurting = self._full()
             case "steal lease":
@@ -160,9 +163,9 @@ class Faults:
         raise AssertionError(f"Redis doesn't start: {process.log}")
 
     @asynccontextmanager
-    async def _answers(self, fault: Fault) -> AsyncIterator[None]:
+    async def _answers(self, chosen: On, action: Action) -> AsyncIterator[None]:
         """MongoDB answers some commands with errors that blame no document."""
-        with self._system.wire.rule(*wrong_answers(fault.amount)):
+        with self._system.wire.rule(chosen, action):
             yield
 
     @asynccontextmanager

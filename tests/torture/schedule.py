@@ -66,6 +66,7 @@ FAULTS = {
     "deafen": 7,
     "slow": 7,
     "answers": 12,
+    "one document": 9,
     "lose tail": 5,
     "lose all": 3,
     "lose future": 3,
@@ -87,6 +88,8 @@ _ON_EDGES = {"cut", "stall", "deafen", "slow"}
 _ON_MONGO = {"drop index"}
 WIRE = "wire"
 """What all of ours reach MongoDB through."""
+DOCUMENT = "one document"
+"""What MongoDB doesn't take, though it takes others."""
 _AT_ONCE = {"flush", "ahead", "steal lease", "drop lease", "remove recipe", "drop index", "expire", "sweep"}
 
 STORM, CALM = 24.0, 6.0
@@ -94,6 +97,9 @@ STORM, CALM = 24.0, 6.0
 
 _GAP = 1.2
 """Mean seconds between the beginnings of two faults."""
+
+_UNTIL_ASIDE = 3.0
+"""Seconds that it takes at least until a document is set aside, and some more."""
 
 _SETTLE = 2.0
 """Least seconds between two faults on the same target."""
@@ -190,9 +196,12 @@ def _draw(chance: random.Random, at: float, kinds: Sequence[str]) -> Fault:
         target = chance.choice(EDGES)
     elif kind == "answers":
         target = WIRE
+    elif kind == "one document":
+        target = DOCUMENT
     else:
         target = "mongo" if kind in _ON_MONGO else "redis"
-    seconds = round(min(0.2 + chance.expovariate(1 / 1.5), 8.0), 2)
+    least = _UNTIL_ASIDE if kind == "one document" else 0.2
+    seconds = round(min(least + chance.expovariate(1 / 1.5), 8.0), 2)
     return Fault(
         round(at, 2), kind, target, 0.0 if kind in _AT_ONCE else seconds, int(10 ** chance.uniform(1, 4)), moment
     )

@@ -26,8 +26,8 @@ class Exchange(Protocol):
 
 Action = Callable[[Exchange], Awaitable[None]]
 
-Indexes = int | Collection[int] | None
-"""One item's place, several, or None for all."""
+Indexes = int | Collection[int] | Callable[[Document], bool] | None
+"""One item's place, several, what says of an item whether it is meant, or None for all."""
 
 
 async def pass_on(exchange: Exchange) -> None:
@@ -55,7 +55,7 @@ def item_error(
 
     async def act(exchange: Exchange) -> None:
         command = exchange.command
-        failing = _chosen(index, command.size)
+        failing = _chosen(index, command)
         if command.ordered:
             failing = failing[:1]
         end = failing[0] if command.ordered and failing else command.size
@@ -108,7 +108,7 @@ def apply_then_cut(index: Indexes = None) -> Action:
     """The server does these items, then the connection breaks: as a primary that steps down in the midst of a write."""
 
     async def act(exchange: Exchange) -> None:
-        chosen = _chosen(index, exchange.command.size)
+        chosen = _chosen(index, exchange.command)
         if chosen:
             await exchange.forward(exchange.command.packed_with(chosen))
         exchange.cut()
@@ -159,11 +159,13 @@ def change_reply(change: Callable[[Document], Any]) -> Action:
     return act
 
 
-def _chosen(index: Indexes, count: int) -> list[int]:
+def _chosen(index: Indexes, command: Command) -> list[int]:
     if index is None:
-        return list(range(count))
+        return list(range(command.size))
+    if callable(index):
+        return [i for i, item in enumerate(command.items) if index(item)]
     wanted = {index} if isinstance(index, int) else set(index)
-    return sorted(i for i in wanted if i < count)
+    return sorted(i for i in wanted if i < command.size)
 
 
 def _error(code: int, name: str, errmsg: str) -> Document:
