@@ -47,7 +47,7 @@ class FakeGears:
     """Stands in for RedisGears while the recipe is loaded: nothing is registered."""
 
     def __init__(self, **replies: object) -> None:
-        self.replies = {"HKEYS": []} | replies
+        self.replies = {"HKEYS": [], "LRANGE": []} | replies
         self.sent: list[Any] = []
 
     def execute(self, *command: object) -> object:
@@ -148,6 +148,24 @@ def test_release_lets_go_up_to_the_watermark_and_tells_the_refused(gears: FakeGe
     assert committed.reply == "+OK"
     assert refused.reply == "-ERR writethrough: refused: too large"
     assert waiting.reply is None
+
+
+def test_release_tells_what_redis_has_lost_also_when_ids_went_back(gears: FakeGears) -> None:
+    loaded = gears.load()
+    before, lost, after, refused = FakeFuture(), FakeFuture(), FakeFuture(), FakeFuture()
+    held = [
+        loaded.Held((7, 0), ["7-0"], 0, before, "+OK"),
+        loaded.Held((7, 1), ["7-1"], 0, lost, "+OK"),
+        loaded.Held((5, 0), ["5-0"], 0, after, "+OK"),
+        loaded.Held((6, 0), ["6-0"], 0, refused, "+OK"),
+    ]
+    loaded.shared().held = deque(held)
+    gears.replies |= {"GET": "9-1", "LRANGE": ["0-0 1-0", "7-0 9-0"], "ZRANGEBYSCORE": ["6-0 too large"]}
+    assert loaded.release() == 4
+    assert ("ZRANGEBYSCORE", NAMES.refused, 5, 7) in gears.sent
+    assert before.reply == after.reply == "+OK"
+    assert refused.reply == "-ERR writethrough: refused: too large"
+    assert str(lost.reply).startswith("-ERR writethrough: not confirmed, Redis was emptied")
 
 
 async def test_time_is_up_without_any_worker(gears: FakeGears) -> None:
@@ -469,6 +487,41 @@ async def test_the_limit_holds_also_for_what_is_set_aside(real: KindStack, held:
             assert 7.9 < anyio.current_time() - started < 9
             assert await system.is_aside()
         await eventually(lambda: real.stored(new_id), within=20)
+
+
+@needs_gears1
+@pytest.mark.parametrize("aside", [False, True], ids=["not committed yet", "set aside"])
+async def test_who_is_held_when_redis_is_emptied_is_told_that_the_write_is_lost(
+    real: KindStack, held: Engine, new_id: str, *, aside: bool
+) -> None:
+    before, after = list[object](), list[object]()
+
+    async def write(document_id: str, answers: list[object]) -> None:
+        answers.append(await answer("JSON.SET", f"todos:{document_id}", "$", "{}"))
+
+    async with proxied(real, hold=30) as system, anyio.create_task_group() as tasks:
+        await system.others_go_on(f"{new_id}-other")
+        rule = system.proxy.add(on("update", "todos").where(holds(new_id)), item_of(new_id, 13))
+        if not aside:
+            await system.worker.kill()
+        tasks.start_soon(write, new_id, before)
+        await eventually(lambda: real.redis_client.exists(f"todos:{new_id}"))
+        if aside:
+            await system.others_go_on(f"{new_id}-more")
+            assert await system.is_aside()
+            await system.worker.kill()
+        assert before == []
+        await real.redis_client.flushall()
+        tasks.start_soon(write, f"{new_id}-after", after)
+        await eventually(lambda: real.redis_client.exists(f"todos:{new_id}-after"))
+        system.proxy.remove(rule)
+        await system.worker.start()
+        await eventually(lambda: _is_answered(before), within=20)
+        await eventually(lambda: _is_answered(after), within=20)
+    assert "writethrough: not confirmed, Redis was emptied" in str(before[0])
+    assert after == [b"OK"]
+    assert await real.stored(new_id) is None
+    assert await real.stored(f"{new_id}-after") == {"id": f"{new_id}-after"}
 
 
 @needs_gears1

@@ -53,6 +53,7 @@ class Gears1(CallEngine):
             "watermark": self.names.watermark,
             "refused": self.names.refused,
             "aside": self.names.aside,
+            "gaps": self.names.gaps,
             "checked": self.names.checked,
             "lease": self.names.lease,
             "gone": self.names.gone,

@@ -21,7 +21,7 @@ How RedisGears 1.2 behaves, and why this is built around it:
   the recipe asks itself: `prevented`.
 
 A line `CONFIG = {...}` and `gears1_writes.py` stand before this text. CONFIG is either {version, queued}, or {name,
-version, prefix, stream, watermark, refused, aside, checked, lease, gone, ticket, ticket_ms, events, deletes,
+version, prefix, stream, watermark, refused, aside, gaps, checked, lease, gone, ticket, ticket_ms, events, deletes,
 hold, hold_seconds}; `queued` and `hold` are the commands whose clients are held.
 """
 
@@ -43,6 +43,7 @@ CLOSED_SECONDS = 2
 NOTHING = "ERR writethrough: nothing was written, the NX or XX condition or the path does not apply"
 LATE = "ERR writethrough: not confirmed within {:g} s; the write is in Redis and queued for MongoDB"
 CLOSED = "ERR writethrough: not confirmed, the recipe is being replaced; the write is in Redis and queued for MongoDB"
+LOST = "ERR writethrough: not confirmed, Redis was emptied meanwhile and may have lost the write"
 REFUSED = "ERR writethrough: refused: {}"
 UNCAPTURED = "ERR writethrough: written to Redis, but it could not be queued for MongoDB: {}"
 
@@ -99,11 +100,16 @@ def take(held, due):
     return taken
 
 
-def verdict(item, refused):
-    """The reply of a client whose entries are settled, given the reasons of refused entries."""
+def verdict(item, refused, gaps):
+    """The reply of a client whose entries are settled, given the reasons of refused entries, and what was lost.
+
+    What is in a gap may be there nevertheless, if ids went back when Redis was emptied.
+    """
     for entry in item.entries:
         if entry in refused:
             return failure(REFUSED.format(" ".join(refused[entry].split())))
+    if any(after < number(entry) < before for entry in item.entries for after, before in gaps):
+        return failure(LOST)
     return item.reply
 
 
@@ -221,10 +227,12 @@ def release():
         if state.held and not state.watched:
             start_watching(state)
     if settled:
-        first, last = number(settled[0].entries[0])[0], settled[-1].last[0]
-        refused = dict(r.split(" ", 1) for r in execute("ZRANGEBYSCORE", CONFIG["refused"], first, last))
+        # Since Redis may have been emptied, ids may have gone back, and what is held may be lost.
+        times = [number(entry)[0] for item in settled for entry in item.entries]
+        refused = dict(r.split(" ", 1) for r in execute("ZRANGEBYSCORE", CONFIG["refused"], min(times), max(times)))
+        gaps = [[number(end) for end in gap.split()] for gap in execute("LRANGE", CONFIG["gaps"], 0, -1)]
         for item in settled:
-            item.future.continueRun(verdict(item, refused))
+            item.future.continueRun(verdict(item, refused, gaps))
     return len(settled)
 
 
