@@ -286,6 +286,24 @@ async def test_what_is_set_aside_and_forgotten_by_redis_is_called_lost(own_syste
     assert (await system.client.get(f"/notes/{document_id}")).status_code == 404
 
 
+async def test_what_is_set_aside_after_redis_was_emptied_is_no_drift(own_system: Proxied) -> None:
+    """What MongoDB holds is of before; what Redis holds is not compared with it until it is committed."""
+    system, document_id = own_system, uuid4().hex
+    assert (await system.put(document_id, n=1)).status_code == 201
+    await system.stack.worker.stop()
+    await system.stack.redis_client.flushall()
+    answer = await system.client.put(f"/notes/{document_id}", json={"n": 2}, headers=ASYNC)
+    with system.proxy.rule(on("update", "notes").where(holds(document_id)), item_of(document_id, 13)):
+        await system.stack.worker.start(wait=False)
+        await eventually(lambda: _written_and_says(system, "set aside"), within=20)
+        for _ in range(20):  # the recheck comes by
+            await anyio.sleep(0.2)
+            assert await system.pending(answer.headers["Sync-Token"])
+            assert await system.stack.get(document_id, "notes") == {"id": document_id, "n": 2}
+    await eventually(system.is_well, within=30)
+    assert await _holds(system, document_id, {"id": document_id, "n": 2})
+
+
 TOGETHER = sorted({*REFUSING, *(code for code in OTHERS if code in KNOWN), *OTHERS[::20], 11000, GONE})
 PLACES = {
     "upsert": (on("update", "notes"), False),

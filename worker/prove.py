@@ -2,7 +2,7 @@
 
 While clients write, Redis is always a little ahead of MongoDB. A difference is proven when everything captured before
 Redis was read is committed, MongoDB still differs, and the key changed on neither side meanwhile. The rest is compared
-again. The model is https://github.com/mongodb-labs/migration-verifier.
+again, except for what is set aside, which is the committer's to bring to MongoDB. The model is https://github.com/mongodb-labs/migration-verifier.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 from redis.exceptions import ResponseError
 
+from gears.aside import read_aside
 from gears.audit_store import AuditStore
 from gears.documents.stored import Stored
 from gears.errors import Refused
@@ -79,7 +80,7 @@ class Prover:
         self._names = Names(store.mapping.prefix)
 
     async def settle(self, keys: Sequence[bytes]) -> Settled:
-        """Compare these keys until each is proven, equal or different, or keeps changing.
+        """Compare these keys until each is proven, equal or different, is set aside, or keeps changing.
 
         Raises:
             CouldNotCompare: commits are held up.
@@ -99,6 +100,11 @@ class Prover:
         """One generation; returns the keys for the next one."""
         before, captured, _ = await self._read(keys)
         await wait_committed(self._redis, self._mapping, captured, patience=self._patience)
+        aside = {key for key, _ in (await read_aside(self._redis, self._names)).values()}
+        settled.unsettled += [key for key in keys if key in aside]
+        keys = [key for key in keys if key not in aside]
+        if not keys:
+            return []
         ids = {key: document_id for key, document_id in with_ids(self._mapping, keys) if document_id is not None}
         stored = await self._store.find_many(ids.values())
         deleted = await self._store.tombstones(ids.values())
