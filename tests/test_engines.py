@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import ResponseError
 
+from gears.aside import value_of
 from gears.checkpoint import Checkpoint
 from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
 from gears.engines.detect import detect
@@ -209,6 +210,15 @@ async def test_there_is_no_ticket_for_what_redis_holds_or_waits_to_be_committed(
     for n in range(200):
         await put(engine, str(n), {})
     assert await engine.ticket("another") is None, "so many entries are not searched"
+
+
+async def test_there_is_no_ticket_for_what_is_set_aside(engine: Engine) -> None:
+    value = value_of(b"todos:a b", "json.set")
+    await engine.redis.hset(NAMES.aside, mapping={"5-0": value, "6-0": value_of(b"todos:2", "del")})
+    assert await engine.ticket("a b") is None
+    assert await engine.ticket("2") is None
+    await ticket(engine, "b")
+    await ticket(engine, "another")
 
 
 async def test_a_ticket_is_shared_used_once_and_ends(engine: Engine) -> None:

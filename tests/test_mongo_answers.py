@@ -304,6 +304,40 @@ async def test_what_is_set_aside_after_redis_was_emptied_is_no_drift(own_system:
     assert await _holds(system, document_id, {"id": document_id, "n": 2})
 
 
+@pytest.mark.parametrize("becomes", ["expired", "deleted"])
+async def test_no_read_brings_back_what_mongodb_holds_in_place_of_what_is_set_aside(
+    system: Proxied, becomes: str
+) -> None:
+    document_id = uuid4().hex
+    assert (await system.put(document_id, n=1)).status_code == 201
+    command = "update" if becomes == "expired" else "delete"
+    with system.proxy.rule(on(command, "notes").where(holds(document_id)), item_of(document_id, 13)):
+        if becomes == "expired":
+            answer = await system.client.put(f"/notes/{document_id}", json={"n": 2}, headers=ASYNC)
+        else:
+            answer = await system.client.delete(f"/notes/{document_id}", headers=ASYNC)
+        assert answer.status_code == 202
+        await eventually(lambda: _written_and_says(system, "set aside"), within=20)
+        if becomes == "expired":
+            await system.stack.redis_client.pexpire(f"notes:{document_id}", 1)
+            await anyio.sleep(0.05)
+        for _ in range(20):
+            await system.client.get(f"/notes/{document_id}")
+            state = await _state(system, answer.headers["Sync-Token"])
+            assert state in ("pending", "refused")  # what is gone before it could be committed is refused
+            if state == "pending":
+                assert not await system.stack.redis_client.exists(f"notes:{document_id}")
+            await anyio.sleep(0.1)
+    await eventually(system.is_well, within=30)
+    expected = {"id": document_id, "n": 1} if becomes == "expired" else None
+    assert await system.stack.stored(document_id, "notes") == expected
+    assert await _state(system, answer.headers["Sync-Token"]) == ("refused" if becomes == "expired" else "committed")
+
+
+async def _state(system: Proxied, token: str) -> str:
+    return str((await system.client.get(f"/sync/{token}?mapping=notes")).json()["mappings"]["notes"])
+
+
 TOGETHER = sorted({*REFUSING, *(code for code in OTHERS if code in KNOWN), *OTHERS[::20], 11000, GONE})
 PLACES = {
     "upsert": (on("update", "notes"), False),

@@ -26,6 +26,7 @@ class Function(CallEngine):
         config: dict[str, str | int | frozenset[str]] = {
             "library": self.library,
             "stream": self.names.stream,
+            "aside": self.names.aside,
             "checked": self.names.checked,
             "lease": self.names.lease,
             "gone": self.names.gone,

@@ -29,6 +29,7 @@ class Gears2(CallEngine):
         config: dict[str, Any] = {
             "prefix": self.mapping.prefix,
             "stream": self.names.stream,
+            "aside": self.names.aside,
             "checked": self.names.checked,
             "lease": self.names.lease,
             "gone": self.names.gone,

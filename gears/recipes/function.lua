@@ -6,8 +6,8 @@
 -- Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
 -- from those that survived it.
 --
--- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, checked, lease,
--- gone, ticket, ticket_ms, own, start, deletes}`.
+-- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, aside, checked,
+-- lease, gone, ticket, ticket_ms, own, start, deletes}`.
 
 local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
@@ -101,9 +101,17 @@ local function written_since(key, since)
     return false
 end
 
+-- Whether a write to the key waits that MongoDB doesn't take now, as gears/aside.py keeps it.
+local function is_aside(key)
+    for _, what in ipairs(redis.call('HGETALL', config.aside)) do
+        if string.match(what, '^%S+ (.*)$') == key then return true end
+    end
+    return false
+end
+
 -- Whether a write to the key may wait to be committed: what MongoDB holds is not its present state then.
 local function maybe_pending(key)
-    return redis.call('XLEN', config.stream) > MOST_SEARCHED or written_since(key, '0-0')
+    return redis.call('XLEN', config.stream) > MOST_SEARCHED or written_since(key, '0-0') or is_aside(key)
 end
 
 local function put(key, document, condition, expected, limit, ...)

@@ -168,6 +168,16 @@ def written_since(key, since):
     return False
 
 
+def is_aside(key):
+    """Whether a write to the key waits that MongoDB doesn't take now, as gears/aside.py keeps it."""
+    return any(what.partition(" ")[2] == key for what in execute("HGETALL", CONFIG["aside"]))
+
+
+def maybe_pending(key):
+    """Whether a write to the key may wait to be committed: what MongoDB holds is not its present state then."""
+    return execute("XLEN", CONFIG["stream"]) > MOST_SEARCHED or written_since(key, "0-0") or is_aside(key)
+
+
 def put(key, document, condition, expected, limit, *increments):
     """Store a document and capture it."""
     word = obstacle(key, condition, expected, limit)
@@ -197,7 +207,7 @@ def remove(key, condition, expected, limit):
 
 def ticket(key, token):
     """Let the caller read the key from MongoDB and fill it with what it finds; any write to the key takes this away."""
-    if execute("EXISTS", key) or execute("XLEN", CONFIG["stream"]) > MOST_SEARCHED or written_since(key, "0-0"):
+    if execute("EXISTS", key) or maybe_pending(key):
         return []
     execute("SET", ticket_of(key), token, "NX", "PX", str(CONFIG["ticket_ms"]))
     return [execute("GET", ticket_of(key))]

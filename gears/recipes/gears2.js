@@ -7,7 +7,7 @@
 // Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
 // from those that survived it.
 //
-// CONFIG: {version, prefix, stream, checked, lease, gone, ticket, ticket_ms, events, deletes}
+// CONFIG: {version, prefix, stream, aside, checked, lease, gone, ticket, ticket_ms, events, deletes}
 
 const config = redis.config;
 const events = new Set(config.events);
@@ -127,9 +127,16 @@ redis.registerFunction('remove', (client, key, condition, expected, limit) => {
     flags: [redis.functionFlags.ALLOW_OOM],
 });
 
+// Whether a write to the key waits that MongoDB doesn't take now, as gears/aside.py keeps it.
+function isAside(client, key) {
+    return Object.values(client.call('HGETALL', config.aside)).map(String).some(
+        (what) => what.substring(what.indexOf(' ') + 1) === key);
+}
+
 // Whether a write to the key may wait to be committed: what MongoDB holds is not its present state then.
 function maybePending(client, key) {
-    return Number(client.call('XLEN', config.stream)) > MOST_SEARCHED || writtenSince(client, key, '0-0');
+    return Number(client.call('XLEN', config.stream)) > MOST_SEARCHED || writtenSince(client, key, '0-0')
+        || isAside(client, key);
 }
 
 redis.registerFunction('ticket', (client, key, token) => {
