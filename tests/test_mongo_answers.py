@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from gears.mongo_codes import NAMES
-from gears.mongo_errors import KNOWN, Meaning, meaning_of, name_of
+from gears.mongo_errors import Meaning, meaning_of, name_of
 from tests.stack import Stack, eventually
 from tests.wire import Command, WireProxy, apply_then_cut, cut, item_error, on, top_error, write_concern_error
 from tests.wire.actions import Action
@@ -336,37 +336,6 @@ async def test_no_read_brings_back_what_mongodb_holds_in_place_of_what_is_set_as
 
 async def _state(system: Proxied, token: str) -> str:
     return str((await system.client.get(f"/sync/{token}?mapping=notes")).json()["mappings"]["notes"])
-
-
-TOGETHER = sorted({*REFUSING, *(code for code in OTHERS if code in KNOWN), *OTHERS[::20], 11000, GONE})
-PLACES = {
-    "upsert": (on("update", "notes"), False),
-    "delete": (on("delete", "notes"), True),
-    "tombstone": (on("update", "sync_tombstones"), True),
-    "log": (on("update", "sync_checkpoints"), False),
-    "find": (on("find", "sync_tombstones"), False),
-}
-
-
-@pytest.mark.parametrize("place", PLACES)
-async def test_an_error_of_a_whole_command_refuses_nothing(system: Proxied, place: str) -> None:
-    """Once, at the top and as a write concern error: what was asked for is done by the next try."""
-    before = await system.dead_letters()
-    chosen, is_delete = PLACES[place]
-    labels = ["RetryableWriteError"]
-    for code in TOGETHER[::3] if place in ("upsert", "delete") else TOGETHER[::10]:
-        document_id = uuid4().hex
-        action = (top_error(code, labels=labels), top_error(code), write_concern_error(code))[code % 3]
-        if is_delete:
-            assert (await system.put(document_id, n=1)).status_code == 201
-        with system.proxy.rule(chosen.next(1), action):
-            if is_delete:
-                answer = await system.client.delete(f"/notes/{document_id}")
-            else:
-                answer = await system.put(document_id, n=1)
-        assert answer.status_code == (204 if is_delete else 201), (code, answer.text)
-        assert await system.stack.stored(document_id, "notes") == (None if is_delete else {"id": document_id, "n": 1})
-    assert await system.dead_letters() == before
 
 
 @pytest.mark.parametrize(
