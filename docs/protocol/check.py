@@ -33,6 +33,10 @@ BOUNDS: dict[str, int] = {
     "MaxLosses": 1,
     "MaxSnaps": 1,
     "MaxSweeps": 0,
+    "MaxEvictions": 0,
+    "MaxFills": 0,
+    "MaxRefusals": 0,
+    "MaxConditional": 0,
 }
 MECHANISMS = (
     "UseLife",
@@ -45,11 +49,17 @@ MECHANISMS = (
     "LookAfterInsert",
     "NewestTest",
     "PresentLifeWins",
+    "NewerEntryWins",
     "GiveBackOn",
     "TermOn",
     "ReplidInLife",
+    "TicketInFill",
+    "LifeInFill",
+    "VeryStateInRollBack",
+    "VersionOfRefused",
+    "CheckedForConditional",
 )
-PROMISES = ("AcknowledgedIsInMongo", "CheckedRedisIsAsNew", "TokensAreTrue")
+PROMISES = ("AcknowledgedIsInMongo", "CheckedRedisIsAsNew", "TokensAreTrue", "RefusedIsNotInMongo", "ConditionsAreTrue")
 
 
 @dataclass(frozen=True)
