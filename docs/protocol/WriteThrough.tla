@@ -8,7 +8,7 @@ CONSTANTS Keys, Committers, MaxWrites, MaxTerm, MaxLosses, MaxSnaps, MaxSweeps, 
           \* switches, to see what each mechanism is for
           UseLife, LifeInAck, LifeInGiveBack, AckedInAck, LeaseInAck, VersionFilter, TombFirst, LookAfterInsert,
           NewestTest, PresentLifeWins, NewerEntryWins, GiveBackOn, TermOn, ReplidInLife,
-          TicketInFill, LifeInFill, VeryStateInRollBack, VersionOfRefused, CheckedForConditional
+          TicketInFill, LifeInFill, VeryStateInRollBack, LastWriteInRollBack, VersionOfRefused, CheckedForConditional
 
 None == "none"
 NoV == <<0, 0>>
@@ -248,7 +248,10 @@ RollBack(c, k) ==
   /\ IF ~Mine(c) THEN C' = [C EXCEPT ![c] = Idle] /\ UNCHANGED R
      ELSE IF ~SameLife(c) THEN C' = [C EXCEPT ![c] = [Idle EXCEPT !.pc = "life"]] /\ UNCHANGED R
      ELSE /\ C' = [C EXCEPT ![c].back = @ \ {k}]
-          /\ R' = IF VeryStateInRollBack => R.doc[k] = C[c].states[k] THEN [R EXCEPT !.doc[k] = AsMongo(k), !.ticket[k] = 0] ELSE R
+          /\ R' = IF /\ VeryStateInRollBack => R.doc[k] = C[c].states[k]
+                     \* a key that is written again further on is rolled back with its last write, if at all
+                     /\ LastWriteInRollBack => ~\E i \in 1..Len(R.stream) : R.stream[i].k = k /\ R.stream[i].id > C[c].upto[2]
+                  THEN [R EXCEPT !.doc[k] = AsMongo(k), !.ticket[k] = 0] ELSE R
   /\ UNCHANGED <<proc, snap, lives, losses, snaps, mdoc, tomb, term, log, ops, wkey, tok, acknowledged, sweeps, more>>
 
 Ack(c) ==
