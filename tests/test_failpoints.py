@@ -48,7 +48,10 @@ EXCHANGING = ("parked", "taken out")
 """Tested in `test_dependent.py`."""
 ANSWERING = ("written to Redis", "confirmed")
 LISTENING = ("plain writes heard", "plain writes captured")
-OTHERS = {"fill put right", "recipe installed", "child started", "drift found", "absent keys deleted"}
+OTHERS = {
+    *("fill put right", "recipe installed", "child started", "drift found", "absent keys deleted"),
+    "deleting a refused key",
+}
 NAMES = Names("notes")
 
 
@@ -297,6 +300,38 @@ async def putting_right_survives(stack: Stack, name: str) -> None:
         await dies(worker, "fill put right")
     await stack.worker.start(wait=False)
     await writers.both_sides_hold({"changed": 1, "kept": 0})
+
+
+async def test_what_a_document_is_renamed_to_is_not_deleted_for_what_was_refused_before(
+    running: Stack, new_id: str
+) -> None:
+    await renamed_onto_a_refused_key(running, new_id)
+
+
+async def test_what_a_document_is_renamed_to_is_not_deleted_without_gears(without_gears: Stack, new_id: str) -> None:
+    await renamed_onto_a_refused_key(without_gears, new_id)
+
+
+async def renamed_onto_a_refused_key(stack: Stack, new_id: str) -> None:
+    """While the key is being deleted since MongoDB can't hold it: the rename is refused as well, and taken back."""
+    too_long, document = f"{new_id}-{'x' * 1100}", {"id": new_id, "n": 1}
+    await stack.set(new_id, document, "notes")
+    await eventually(lambda: stack.stored(new_id, "notes"))
+    await stack.worker.stop()
+    async with armed(stack.worker, "freeze deleting a refused key") as worker:
+        await worker.wait_ready()
+        await stack.set(too_long, {}, "notes")
+        await worker.reaches_failpoint()
+        await stack.redis_client.rename(f"notes:{new_id}", f"notes:{too_long}")
+        worker.thaw()
+
+        async def is_back() -> bool:
+            states = await stack.get(new_id, "notes"), await stack.stored(new_id, "notes")
+            return states == (document, document) and not await stack.redis_client.exists(f"notes:{too_long}")
+
+        await eventually(is_back, within=20)
+        await stack.drained("notes")
+        assert await is_back()
 
 
 async def test_drift_found_by_a_reconciler_that_was_killed_then_is_repaired(running: Stack, new_id: str) -> None:

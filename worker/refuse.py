@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import anyio
 import structlog
+from redis.exceptions import WatchError
 
 from gears.changes import Upsert
 from gears.dead_letters import DeadLetter
@@ -22,6 +23,7 @@ from gears.refusals import record_refusals
 from gears.stream import EntryId, Names, reaches
 from worker.ahead import Ahead
 from worker.plan import Refusal, Verify
+from worker.states import JSON_TYPE
 
 log = structlog.get_logger()
 
@@ -86,7 +88,7 @@ async def refuse(
         try:
             document_id = engine.mapping.id_of(refusal.entries.key)
         except Refused:
-            await _delete(redis, refusal.entries.key)  # MongoDB can't hold anything under such a key
+            await _delete(redis, refusal.entries.key, refusal.seen)  # MongoDB can't hold anything under such a key
         else:
             await _give_back(engine, store, document_id, refusal.seen, ahead)
         reached("rolled back")
@@ -154,11 +156,20 @@ async def _held(store: Store, ids: Collection[str]) -> dict[str, int]:
     return {i: max(stored.get(i, 0), deleted.get(i, 0)) for i in stored.keys() | deleted.keys()}
 
 
-async def _delete(redis: Redis, key: bytes) -> None:
-    """Delete a key in a MULTI, since RedisGears 1.x holds a plain DEL until the worker, this one, has committed it."""
+async def _delete(redis: Redis, key: bytes, seen: bytes) -> None:
+    """Delete a key that still holds this JSON text; what it holds instead has an entry of its own, maybe a later one.
+
+    In a MULTI, since RedisGears 1.x holds a plain DEL until the worker, this one, has committed it.
+    """
     async with redis.pipeline(transaction=True) as pipeline:
+        await pipeline.watch(key)
+        if await pipeline.type(key) != JSON_TYPE or await pipeline.execute_command("JSON.GET", key) != seen:
+            return
+        reached("deleting a refused key")
+        pipeline.multi()
         pipeline.delete(key)
-        await pipeline.execute()
+        with suppress(WatchError):
+            await pipeline.execute()
 
 
 async def _move_back(engine: Engine, store: Store, document_id: str, ahead: Ahead, token: str) -> None:

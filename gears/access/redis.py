@@ -41,7 +41,7 @@ _COMMANDS[Role.WORKER] = (
     *_COMMANDS[Role.SERVICE],
     *("json.mget", "json.debug", "scan", "dbsize", "xread", "xtrim", "publish", "psubscribe", "punsubscribe"),
     *("xrevrange", "expire", "pexpire", "pttl", "hset", "hdel", "zadd", "zremrangebyrank", "getdel"),
-    *("append", "rpush", "ltrim", "config|get"),
+    *("append", "rpush", "ltrim", "config|get", "watch", "unwatch"),
 )
 
 _OF_ENGINE = {
