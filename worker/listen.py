@@ -14,16 +14,18 @@ from gears.engines import Engine
 from gears.errors import ConfigError, Rewound
 from gears.failpoint import reached
 from gears.redis import AWAY, Redis, RedisError, server_run
-from gears.stream import EVENTS
+from gears.stream import EVENTS, RENAMED_FROM, RENAMED_TO
 from worker.events import KeyspaceEvents
 from worker.lease import Lease
 from worker.reconcile import request_sweep
 
 _WINDOW = 0.05
-"""Seconds in which the events of a key become one entry."""
+"""Seconds in which the events of a key become one entry, renames aside."""
 
-_MOST_KEYS = 1000
-"""With so many keys noted, they are captured without waiting for the window's end."""
+_MOST = 1000
+"""With so many events noted, they are captured without waiting for the window's end."""
+
+_RENAMES = frozenset({RENAMED_FROM, RENAMED_TO})
 
 _IDLE = 2.0
 """Without an event for this long, ask whether the connection lives."""
@@ -33,32 +35,39 @@ _RETRY = 0.2
 
 
 class Noted:
-    """Keys with events that need an entry, as far as the messages read up to now tell."""
+    """Events that need an entry, as far as the messages read up to now tell."""
 
     def __init__(self) -> None:
-        self._events: dict[bytes, tuple[str | None, str]] = {}
+        self._events: dict[int, tuple[bytes, str]] = {}
+        self._of_key: dict[bytes, list[int]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
         return len(self._events)
 
     def event(self, key: bytes, event: str) -> None:
         """A write of somebody's."""
-        before = self._events.get(key)
-        self._events[key] = (before[1] if before else None, event)
+        self._count += 1
+        self._events[self._count] = (key, event)
+        self._of_key.setdefault(key, []).append(self._count)
 
     def own(self, key: bytes) -> None:
         """The latest event of this key was the API's."""
-        before, _ = self._events.pop(key, (None, ""))
-        if before is not None:
-            self._events[key] = (None, before)
+        numbers = self._of_key.get(key)
+        if numbers:
+            del self._events[numbers.pop()]
+            if not numbers:
+                del self._of_key[key]
 
     def latest(self) -> list[tuple[bytes, str]]:
-        """The keys, each with its latest event."""
-        return [(key, event) for key, (_, event) in self._events.items()]
+        """In their order, each key's latest event, and all events of renames, which come in pairs."""
+        latest = {numbers[-1] for numbers in self._of_key.values()}
+        return [what for number, what in self._events.items() if number in latest or what[1] in _RENAMES]
 
     def clear(self) -> None:
         """All of them are captured."""
         self._events.clear()
+        self._of_key.clear()
 
 
 class Listener:
@@ -114,7 +123,7 @@ class Listener:
         self._noted.own(data)
 
     def ask_in(self, now: float) -> float:
-        if len(self._noted) >= _MOST_KEYS:
+        if len(self._noted) >= _MOST:
             return 0.0
         return (self._noted_since + _WINDOW if self._noted else self._asked + _IDLE) - now
 
