@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import os
 import re
 import shutil
@@ -164,7 +165,7 @@ def jar() -> Path:
         try:
             with urllib.request.urlopen(url, timeout=60) as answer:
                 content = answer.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             print(f"TLC can't be fetched from {url}: {error}. MAVEN_REPO names another repository.", file=sys.stderr)
             raise SystemExit(NOT_FETCHED) from error
         if (found := hashlib.sha256(content).hexdigest()) != SHA256:
