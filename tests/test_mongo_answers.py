@@ -102,7 +102,7 @@ def items_of(codes: dict[str, int]) -> Action:
 
 def item_of(document_id: str, code: int) -> Action:
     """The items for this document fail with this code."""
-    return items_of({document_id: code})
+    return item_error(code, index=lambda item: _is_for(item, document_id))
 
 
 def _is_for(item: Any, document_id: str) -> bool:
@@ -320,7 +320,7 @@ async def test_no_read_brings_back_what_mongodb_holds_in_place_of_what_is_set_as
         await eventually(lambda: _written_and_says(system, "set aside"), within=20)
         if becomes == "expired":
             await system.stack.redis_client.pexpire(f"notes:{document_id}", 1)
-            await anyio.sleep(0.05)
+            await eventually(lambda: _is_gone(system, document_id))
         for _ in range(20):
             await system.client.get(f"/notes/{document_id}")
             state = await _state(system, answer.headers["Sync-Token"])
@@ -332,6 +332,10 @@ async def test_no_read_brings_back_what_mongodb_holds_in_place_of_what_is_set_as
     expected = {"id": document_id, "n": 1} if becomes == "expired" else None
     assert await system.stack.stored(document_id, "notes") == expected
     assert await _state(system, answer.headers["Sync-Token"]) == ("refused" if becomes == "expired" else "committed")
+
+
+async def _is_gone(system: Proxied, document_id: str) -> bool:
+    return not await system.stack.redis_client.exists(f"notes:{document_id}")
 
 
 async def _state(system: Proxied, token: str) -> str:
