@@ -136,7 +136,9 @@ async def test_what_happened_to_a_key_since_its_delete_spares_it(listening: Kind
     async with connect(listening.redis_url, timeout=5) as redis:
         engine = await open_engine(redis, mapping)
         reporter = ReconcilerReporter(redis, mapping, "the test")
-        recheck = Recheck(redis, AuditStore(client, mapping), engine, reporter, pytest.fail, patience=5, timeout=5)
+        recheck = Recheck(
+            redis, AuditStore(client, mapping), engine, reporter, pytest.fail, pytest.fail, patience=5, timeout=5
+        )
         await recheck.heard(float("inf"))
         recheck.event(f"todos:{new_id}-1".encode(), "expired")
         assert await recheck._delete([f"todos:{new_id}-{n}".encode() for n in range(2)]) == 1
@@ -244,10 +246,11 @@ async def test_the_setting_is_added_to_and_put_back(own_stack: Stack) -> None:
     await own_stack.worker.start()
     await is_in(own_stack, "listening")
     assert await flags(own_stack) == set("ElxKgde")
-    await redis.config_set(FLAGS, "")
-    await change(own_stack, "missed", b'{"n":1}')
-    await eventually(lambda: holds(own_stack, "missed", {"n": 1}), within=60)
-    assert await flags(own_stack) == set("Kgdxe")
+    for document_id in ("missed", "again"):  # each time another mapping's reconciler may be the first to put it back
+        await redis.config_set(FLAGS, "")
+        await change(own_stack, document_id, b'{"n":1}')
+        await eventually(lambda: holds(own_stack, document_id, {"n": 1}), within=60)  # noqa: B023 awaited at once
+        assert await flags(own_stack) == set("Kgdxe")
 
     async def swept() -> bool:
         return (await sweeps(own_stack))[-1] == "keyspace notifications had been switched off"

@@ -106,7 +106,10 @@ class Leader:
                     await request_sweep(self._redis, engine.names, "the recipe was installed")
                 tasks.start_soon(supervise, engine)
                 if not engine.captures_plain_clients:
-                    tasks.start_soon(Listener(self._redis, engine, lease, timeout=self._settings.redis_timeout).run)
+                    listener = Listener(
+                        self._redis, engine, lease, self._settings.mappings, timeout=self._settings.redis_timeout
+                    )
+                    tasks.start_soon(listener.run)
                 await self._prepare(reporter)
                 tasks.start_soon(self._keep_unique)
                 tasks.start_soon(self._tidy)

@@ -5,6 +5,7 @@ unit, so that nobody else's message comes between the two: such events need no e
 connection proves that every earlier message was read, announcements included; only then are keys captured.
 """
 
+from collections.abc import Sequence
 from time import monotonic
 
 import anyio
@@ -13,11 +14,12 @@ import structlog
 from gears.engines import Engine
 from gears.errors import ConfigError, Rewound
 from gears.failpoint import reached
+from gears.mapping import Mapping
 from gears.redis import AWAY, Redis, RedisError, server_run
 from gears.stream import EVENTS, RENAMED_FROM, RENAMED_TO
 from worker.events import KeyspaceEvents
 from worker.lease import Lease
-from worker.reconcile import request_sweep
+from worker.reconcile import request_sweep, request_sweeps
 
 _WINDOW = 0.05
 """Seconds in which the events of a key become one entry, renames aside."""
@@ -77,13 +79,17 @@ class Listener:
         redis: client with replies as bytes.
         engine: the mapping's engine; its library must be loaded, now or soon.
         lease: the committer's, under which this is done.
+        mappings: all of them: they are swept where Redis told of no change until now.
         timeout: seconds without an answer after which the connection is taken for dead.
     """
 
-    def __init__(self, redis: Redis, engine: Engine, lease: Lease, *, timeout: float) -> None:
+    def __init__(
+        self, redis: Redis, engine: Engine, lease: Lease, mappings: Sequence[Mapping], *, timeout: float
+    ) -> None:
         self._redis = redis
         self._engine = engine
         self._lease = lease
+        self._mappings = mappings
         self._events = KeyspaceEvents(redis, engine.mapping.prefix, also=engine.names.own, timeout=timeout)
         self._noted = Noted()
         self._noted_since = 0.0
@@ -104,7 +110,8 @@ class Listener:
                 if run != self._run:
                     self._noted.clear()  # Redis may have forgotten these; a sweep is asked for
                     self._run = run
-                await self._events.enable()
+                if (await self._events.enable()).now:
+                    await request_sweeps(self._redis, self._mappings)
                 self._asked = 0.0  # at once, to learn when we are subscribed
                 await self._events.follow(self)
             except (*AWAY, RedisError, ConfigError, Rewound) as error:

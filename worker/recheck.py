@@ -104,6 +104,7 @@ class Recheck:
         engine: the mapping's engine.
         reporter: where to say how it goes.
         request_sweep: asks for a sweep, with the reason.
+        switched_on: is called where Redis sends keyspace notifications now and didn't before.
         patience: seconds without any commit after which commits are held up.
         timeout: seconds without an answer after which the connection is taken for dead.
     """
@@ -115,6 +116,7 @@ class Recheck:
         engine: Engine,
         reporter: ReconcilerReporter,
         request_sweep: Callable[[str], Awaitable[None]],
+        switched_on: Callable[[], Awaitable[None]],
         *,
         patience: float,
         timeout: float,
@@ -125,6 +127,7 @@ class Recheck:
         self._mapping = engine.mapping
         self._reporter = reporter
         self._request_sweep = request_sweep
+        self._switched_on = switched_on
         self._prover = Prover(redis, store, patience=patience)
         self._events = KeyspaceEvents(redis, engine.mapping.prefix, timeout=timeout)
         self._noted = Noted()
@@ -206,17 +209,17 @@ class Recheck:
         except ResponseError as error:
             raise ConfigError(f"Redis doesn't allow to listen to keyspace notifications: {error}") from error
 
-    async def _enable(self) -> bool:
-        """Have Redis tell what changes; returns whether it didn't before."""
+    async def _enable(self) -> None:
+        """Have Redis tell what changes; if it didn't, no mapping has heard, whoever of them finds it first."""
         enabled = await self._events.enable()
         self._deletes = _DELETED | {"json.del"} if enabled.removals else _DELETED
-        return enabled.now
+        if enabled.now:
+            await self._switched_on()
 
     async def _keep_enabled(self) -> None:
         while True:
             await anyio.sleep(_ENABLE_EVERY)
-            if await self._enable():
-                await self._request_sweep("keyspace notifications had been switched off")
+            await self._enable()
 
     async def _sweep_when_calm(self) -> None:
         await anyio.sleep(WINDOW)

@@ -4,6 +4,7 @@ One reconciler per mapping is at work, under a lease of its own; a standby takes
 again, so after any failure it simply begins again.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -19,6 +20,7 @@ from gears.engines import open_engine
 from gears.errors import CaptureMissing, ConfigError, CouldNotCompare, LeaseLost, OutcomeUnknown, RedisAway
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError
+from gears.reconciling import read_reconciler
 from gears.redis import AWAY, Redis, RedisError
 from gears.settings import Settings
 from gears.stream import Names
@@ -95,6 +97,7 @@ class Reconciler:
             await open_engine(self._redis, self._mapping, self._settings.engine),
             self._reporter,
             partial(request_sweep, self._redis, self._names),
+            partial(request_sweeps, self._redis, self._settings.mappings),
             patience=self._settings.mongo_timeout,
             timeout=self._settings.redis_timeout,
         )
@@ -150,3 +153,11 @@ class Reconciler:
 async def request_sweep(redis: Redis, names: Names, reason: str) -> None:
     """Have the mapping's reconciler sweep within a second or so; requests made meanwhile are one sweep."""
     await redis.set(names.sweep, reason)
+
+
+async def request_sweeps(redis: Redis, mappings: Iterable[Mapping]) -> None:
+    """Have those swept whose reconcilers listened in vain, since Redis, with one setting for all, told them nothing."""
+    for mapping in mappings:
+        reconciler = await read_reconciler(redis, mapping)
+        if reconciler is not None and reconciler.state == "listening":
+            await request_sweep(redis, Names(mapping.prefix), "keyspace notifications had been switched off")
