@@ -74,7 +74,7 @@ async def test_everything_works_with_passwords_over_tls(own_stack: Stack, new_id
     )
 
     async def mongo_ready() -> bool:
-        async with pymongo.AsyncMongoClient[dict[str, object]](mongo_uri, serverSelectionTimeoutMS=500) as asking:
+        async with pymongo.AsyncMongoClient[dict[str, object]](mongo_uri, serverSelectionTimeoutMS=5000) as asking:
             await asking.test.notes.find_one()
         return True
 
