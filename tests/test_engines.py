@@ -466,7 +466,7 @@ async def test_a_document_that_is_renamed_onto_what_is_refused_stays_what_it_was
     async with working.redis_client.pipeline(transaction=transaction) as pipeline:
         pipeline.execute_command("JSON.SET", f"todos:{too_long}", "$", "{}")
         pipeline.execute_command("RENAME", f"todos:{new_id}", f"todos:{too_long}")
-        await pipeline.execute()
+        await pipeline.execute(raise_on_error=False)  # gears1 tells it to whoever it holds
 
     async def is_back() -> bool:
         stored = await working.stored(new_id), await working.stored(too_long)
