@@ -193,7 +193,10 @@ class Stack:
         self.settings = Settings.model_validate(self.env)
         self.redis_client: Redis = Redis.from_url(self.redis_url, socket_timeout=5, protocol=2)
         self.mongo_client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            self.mongo_uri, serverSelectionTimeoutMS=2000, timeoutMS=10_000
+            self.mongo_uri,
+            serverSelectionTimeoutMS=2000,
+            timeoutMS=10_000,
+            maxIdleTimeMS=60_000,  # the server hangs up after five minutes, which this driver notices too late
         )
         self.client = httpx.AsyncClient(base_url=self.setup.api_url, timeout=30)
         self.redis = Process(servers.redis(servers.find_wheels(), self.setup), folder, {})
