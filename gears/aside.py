@@ -1,23 +1,23 @@
 """What is set aside: entries whose documents MongoDB doesn't take now, though it takes others.
 
-The watermark goes on past them, so that others are acknowledged; they themselves stay pending until they are committed.
+Others are acknowledged meanwhile; they themselves stay pending until they are committed.
 """
 
 from typing import Any
 
 from gears.redis import Redis
-from gears.stream import EntryId, Names
+from gears.stream import Names, Token
 
 
-async def read_aside(redis: Redis, names: Names) -> dict[EntryId, tuple[bytes, str]]:
+async def read_aside(redis: Redis, names: Names) -> dict[Token, tuple[bytes, str]]:
     """The entries that are set aside, each with its key and event."""
     found: Any = await redis.hgetall(names.aside)
-    return {EntryId.parse(entry_id): _parse(value) for entry_id, value in found.items()}
+    return {Token.parse(token): _parse(value) for token, value in found.items()}
 
 
-async def is_aside(redis: Redis, names: Names, entry_id: EntryId) -> bool:
+async def is_aside(redis: Redis, names: Names, token: Token) -> bool:
     """Whether this entry is set aside."""
-    return bool(await redis.hexists(names.aside, str(entry_id)))
+    return bool(await redis.hexists(names.aside, str(token)))
 
 
 def value_of(key: bytes, event: str) -> bytes:

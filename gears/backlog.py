@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 from redis.exceptions import ResponseError
 
+from gears.log import Acked
 from gears.mapping import Mapping
 from gears.redis import Redis, read_at_once, run_of
 from gears.stream import ZERO, EntryId, Names
@@ -28,6 +29,10 @@ class WorkerState(BaseModel):
     """Entries refused since then."""
     retries: int = 0
     """Commits that failed and were done again since then."""
+    warmed: int = 0
+    """Documents that Redis has been given since it was found empty, while that goes on."""
+    to_warm: int = 0
+    """About how many there are; 0 when Redis has all that it is to be given."""
     aside: int = 0
     """Keys that are set aside: MongoDB doesn't take them now, though it takes others."""
     aside_reason: str = ""
@@ -40,7 +45,7 @@ class Backlog:
 
     Args:
         last_entry: id of the newest entry ever added.
-        watermark: id of the last committed entry.
+        acked: what is acknowledged.
         entries: uncommitted entries.
         oldest: id of the oldest uncommitted entry; None without a backlog.
         lag: age of the oldest uncommitted entry in seconds by Redis's clock; 0 without a backlog.
@@ -48,15 +53,11 @@ class Backlog:
     """
 
     last_entry: EntryId
-    watermark: EntryId
+    acked: Acked
     entries: int
     oldest: EntryId | None
     lag: float
     worker: WorkerState | None
-
-    def committed(self, entry_id: EntryId) -> bool:
-        """Whether everything up to this entry is committed, refused or known to be lost; its absence proves nothing."""
-        return self.watermark >= entry_id
 
 
 async def last_entry(redis: Redis, names: Names) -> EntryId:
@@ -74,9 +75,9 @@ async def read_backlog(redis: Redis, mapping: Mapping) -> Backlog:
     """Read where the mapping's sync stream stands."""
     names = Names(mapping.prefix)
     newest = await last_entry(redis, names)
-    watermark, entries, first, (seconds, microseconds), worker, info = await read_at_once(
+    acked, entries, first, (seconds, microseconds), worker, info = await read_at_once(
         redis,
-        ("GET", names.watermark),
+        ("GET", names.acked),
         ("XLEN", names.stream),
         ("XRANGE", names.stream, "-", "+", "COUNT", 1),
         ("TIME",),
@@ -87,7 +88,7 @@ async def read_backlog(redis: Redis, mapping: Mapping) -> Backlog:
     lag = max(0.0, int(seconds) + int(microseconds) / 1e6 - oldest.ms / 1e3) if oldest else 0.0
     return Backlog(
         last_entry=newest,
-        watermark=EntryId.parse(watermark) if watermark else ZERO,
+        acked=Acked.parse(acked),
         entries=entries,
         oldest=oldest,
         lag=round(lag, 3),

@@ -9,7 +9,7 @@ from bson import Binary, Int64
 from pymongo import UpdateOne
 
 from gears.mapping import Mapping
-from gears.stream import EntryId
+from gears.stream import Token
 
 MAX_BYTES = 1024 * 1024
 """How much of a refused document a dead letter keeps."""
@@ -34,7 +34,7 @@ class DeadLetter:
     """
 
     key: bytes
-    entries: Sequence[EntryId]
+    entries: Sequence[Token]
     fence: int
     reason: str
     document: bytes
@@ -46,8 +46,8 @@ def keep(letter: DeadLetter, mapping: Mapping, now: datetime) -> UpdateOne:
     content = {
         "mapping": mapping.prefix,
         "key": letter_key(letter.key),
-        "version": Int64(newest.version),
-        "entries": [str(entry_id) for entry_id in letter.entries[-MAX_ENTRIES:]],
+        "version": Int64(letter.fence),
+        "entries": [str(token) for token in letter.entries[-MAX_ENTRIES:]],
         "reason": letter.reason,
         "document": Binary(letter.document[:MAX_BYTES]),
         "bytes": len(letter.document),

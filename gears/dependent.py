@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 
 from gears.changes import Change, Remove, Upsert
 from gears.documents.stored import Stored
-from gears.stream import reaches
+from gears.version import reaches
 
 
 class Standing(Enum):

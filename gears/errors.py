@@ -69,6 +69,10 @@ class Rewound(Exception):
     """Redis has forgotten what it knew a moment ago; what was in flight is not acknowledged."""
 
 
+class MongoWasPutBack(Exception):
+    """MongoDB holds less than it had acknowledged: somebody has put a backup back."""
+
+
 class LeaseLost(Exception):
     """Another committer holds this mapping's lease now; what was in flight is not acknowledged."""
 

@@ -26,13 +26,13 @@ from pymongo.write_concern import WriteConcern
 from gears.audit_report import AuditReport
 from gears.build import Say, say_nothing
 from gears.changes import Change, Remove
-from gears.checkpoint import Checkpoint
 from gears.collection import SIMPLE, Collection, unfit
 from gears.dead_letters import DeadLetter, keep, letter_key
 from gears.dependent import Changes, Outcome
 from gears.documents.stored import Stored, read_stored
 from gears.errors import ConfigError, Unfit, without_secrets
 from gears.failpoint import reached
+from gears.log import Log, Logged
 from gears.look import look
 from gears.mapping import Mapping
 from gears.mongo_errors import Meaning, meaning_of
@@ -41,6 +41,7 @@ from gears.mongo_write import Writer
 from gears.rewinds import RewindReport, Rewinds
 from gears.tidy import ensure_tidy
 from gears.unique import ensure_unique
+from gears.version import reaches
 
 MongoError = PyMongoError
 """What every call here raises when MongoDB can't be reached or doesn't do what it was asked."""
@@ -124,7 +125,7 @@ class Store:
         )
         self._documents: AsyncIOMotorCollection[Any] = database[mapping.collection].with_options(RAW)
         self._tombstones: AsyncIOMotorCollection[Document] = database["sync_tombstones"]
-        self._checkpoints: AsyncIOMotorCollection[Document] = database["sync_checkpoints"]
+        self.log = Log(client, mapping)
         self._dead_letters: AsyncIOMotorCollection[Document] = database["sync_dead_letters"]
         self._audits: AsyncIOMotorCollection[Document] = database["sync_audits"]
         self._rewinds: AsyncIOMotorCollection[Document] = database["sync_rewinds"]
@@ -138,6 +139,7 @@ class Store:
             self.versions,
             self._bury,
             self._delete_again,
+            self.log.head,
         )
 
     async def prepare(self, say: Say = say_nothing) -> Collection:
@@ -225,15 +227,15 @@ class Store:
             with suppress(PyMongoError), within(seconds):
                 await cursor.close()
 
-    async def commit(self, changes: Changes, checkpoint: Checkpoint) -> Outcome:
-        """Bring MongoDB to these states, newer ones excepted, and move the checkpoint.
+    async def commit(self, changes: Changes, batch: Logged) -> Outcome:
+        """Bring MongoDB to these states, newer ones excepted, and write the batch into the log.
 
         Tombstones first, so that a delete is never done without being remembered; then the documents, and the
-        checkpoint at the same time. Doing it again changes nothing.
+        batch at the same time. To do it again, read the states again and give them a higher version.
 
         Args:
             changes: what to write.
-            checkpoint: how far MongoDB is when this returns.
+            batch: which batch this is.
 
         Returns:
             What became of it; what that doesn't name is durable on a majority.
@@ -255,19 +257,17 @@ class Store:
             except PyMongoError as error:
                 failures.append(error)
 
-        update = checkpoint.update()
-
-        async def write_checkpoint() -> None:
+        async def write_log() -> None:
             try:
-                await self._checkpoints.update_one({"_id": self.mapping.prefix}, update, upsert=True)
-                reached("checkpoint written")
+                await self.log.add(batch)
+                reached("log written")
             except PyMongoError as error:
                 failures.append(error)
 
         async with anyio.create_task_group() as tasks:
             if changes.changes:
                 tasks.start_soon(write_documents)
-            tasks.start_soon(write_checkpoint)
+            tasks.start_soon(write_log)
         if failures:
             raise failures[0]
         return outcomes[0] if outcomes else Outcome()
@@ -275,11 +275,6 @@ class Store:
     async def unpark(self) -> None:
         """Put back what was taken out by a committer that stopped amid it."""
         await self._writer.unpark()
-
-    async def checkpoint(self) -> Checkpoint | None:
-        """How far MongoDB knows itself to be; None when nothing was ever committed."""
-        found = await self._checkpoints.find_one({"_id": self.mapping.prefix})
-        return None if found is None else Checkpoint.parse(found)
 
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions of those of these documents that are stored."""
@@ -335,6 +330,17 @@ class Store:
                 raise
             # That is somebody's validation of documents: those stay as they are.
 
+    async def set_version(self, document_id: str, held: int, version: int) -> None:
+        """Give what MongoDB holds of a document, or of its delete, another version, if it is still this one.
+
+        A delete of before, which a document that came from elsewhere has survived, stays older than that.
+        """
+        older = {"_id": self.mapping.key(document_id), "v": {"$gte": Int64(version), "$lt": Int64(held)}}
+        await self._tombstones.update_one(older, {"$set": {"v": Int64(version - 1)}})
+        await self._raise_versions([self._filters.raised(self._filters.exactly(document_id, held), version)])
+        buried = {"_id": self.mapping.key(document_id), "v": Int64(held)}
+        await self._tombstones.update_one(buried, {"$set": {"v": Int64(version)}})
+
     async def fenced_off(self, held: Dict[str, int]) -> set[str]:
         """Those of these documents whose version was given to them by `fence_off`."""
         keys = {letter_key(self.mapping.key(document_id).encode()): document_id for document_id in held}
@@ -375,7 +381,7 @@ class Store:
         late = [
             self._filters.operation(Remove(change.document_id, deleted[change.document_id]))
             for change in inserted
-            if deleted.get(change.document_id, -1) > change.version
+            if reaches(deleted.get(change.document_id, -1), change.version + 1)
         ]
         if late:
             await self._documents.bulk_write(late, ordered=False)

@@ -10,7 +10,7 @@ from pymongo.collation import Collation
 
 from gears.changes import Change, Remove
 from gears.mapping import Mapping
-from gears.stream import farthest
+from gears.version import foreign
 
 Document = dict[str, Any]
 
@@ -40,10 +40,10 @@ class Filters:
 
     def older(self, change: Change) -> Document:
         """The document that this change is for, if it is in an older state."""
-        newer = {"$gte": Int64(change.version), "$lte": Int64(farthest(change.version))}
+        newer = {"$gte": Int64(change.version), "$lt": Int64(foreign(change.version))}
         return {
             **self.with_id(change.document_id),
-            "_sync.v": {"$not": newer | {"$type": ["long", "int"]}},  # what is further, or of another type, isn't ours
+            "_sync.v": {"$not": newer | {"$type": ["long", "int"]}},  # what is foreign, or of another type, isn't ours
         }
 
     def exactly(self, document_id: str, version: int) -> Document:

@@ -29,11 +29,12 @@ from gears.dependent import Blocker, Changes, Outcome, Standing, dependents, pla
 from gears.documents.json_bson import document_bson, elements
 from gears.documents.stored import Stored, read_stored, stored_text
 from gears.failpoint import reached
+from gears.log import Head
 from gears.mapping import Mapping
 from gears.mongo_errors import Meaning, meaning_of
 from gears.mongo_filters import Filters
 from gears.mongo_texts import describe, describe_item
-from gears.stream import reaches
+from gears.version import reaches
 
 Document = dict[str, Any]
 
@@ -73,6 +74,7 @@ class Writer:
         versions: tells the versions of those of these documents that are stored.
         bury: remembers that these documents are deleted.
         delete_again: deletes those of these documents that were inserted late, after they had been deleted.
+        head: tells which versions are ours.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Writer:
         versions: Callable[[Iterable[str]], Awaitable[dict[str, int]]],
         bury: Callable[[Sequence[Remove]], Awaitable[None]],
         delete_again: Callable[[Sequence[Change]], Awaitable[None]],
+        head: Callable[[], Awaitable[Head]],
     ) -> None:
         self._documents = documents
         self._parked = parked
@@ -92,6 +95,7 @@ class Writer:
         self._versions = versions
         self._bury = bury
         self._delete_again = delete_again
+        self._head = head
 
     async def write(self, batch: Changes) -> Outcome:
         """Bring MongoDB to these states, newer ones excepted.
@@ -150,11 +154,38 @@ class Writer:
             others = {change.document_id for change in changes} - patient
             if others and others <= outcome.failed.keys():
                 raise  # it is not for the documents
+            await self._delete_foreign(changes, error.details.get("nRemoved", 0))
         except OperationFailure as error:
             await self._blame(changes, error, outcome)
         else:
             await self._look_at_inserted([changes[index] for index in result.upserted_ids or {}])
+            await self._delete_foreign(changes, result.deleted_count)
         return stuck
+
+    async def _delete_foreign(self, changes: Sequence[Change], deleted: int) -> None:
+        """Delete also what carries a version that somebody else gave.
+
+        Args:
+            changes: what was tried.
+            deleted: how many documents were deleted.
+        """
+        removed = [change for change in changes if isinstance(change, Remove)]
+        if len(removed) > deleted:
+            foreign = await self._foreign({c.document_id: c for c in removed})
+            if foreign:
+                exactly = (self._filters.exactly(i, version) for i, version in foreign.items())
+                await self._documents.bulk_write(
+                    [DeleteOne(one, collation=self._filters.collation) for one in exactly], ordered=False
+                )
+
+    async def _foreign(self, changes: Dict[str, Change], held: Dict[str, int] | None = None) -> dict[str, int]:
+        """The versions of those of these documents that look newer, and that no committer of this mapping gave."""
+        held = await self._versions(changes) if held is None else held
+        newer = {i: version for i, version in held.items() if i in changes and version > changes[i].version}
+        if not newer:
+            return {}
+        head = await self._head()
+        return {i: version for i, version in newer.items() if not head.gave(version)}
 
     async def _look_at_inserted(self, inserted: Sequence[Change]) -> None:
         """Delete what was inserted late: at once, also by a committer that has just been told to stop."""
@@ -201,6 +232,11 @@ class Writer:
         unexplained: set[str] = set()
         for _ in range(_ROUNDS):
             held = await self._versions(stuck)
+            foreign = await self._foreign({i: c for i in stuck if (c := batch.change(i)) is not None}, held)
+            if foreign:  # what is no version of ours says nothing of what is newer
+                never = [self._filters.raised(self._filters.exactly(i, at), 0) for i, at in foreign.items()]
+                await self._documents.bulk_write(never, ordered=False)
+                held |= dict.fromkeys(foreign, 0)
             stuck = {i: f for i, f in stuck.items() if not self._is_newer(batch.change(i), held.get(i, -1))}
             blockers = await self._blockers([change for i in stuck if isinstance(change := batch.change(i), Upsert)])
             equal = _equal(self._mapping, batch, blockers)

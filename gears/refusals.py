@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gears.redis import Redis
-from gears.stream import EntryId, Names
+from gears.stream import EntryId, Names, Token
 
 REMEMBERED_REFUSALS = 10_000
 """How many refused entries are remembered, in Redis and in each process; dead letters in MongoDB keep all."""
@@ -17,31 +17,31 @@ redis.call('ZADD', KEYS[1], unpack(ARGV, 2))
 
 _RECORD_AT_ONCE = 1000
 
-Refusal = tuple[EntryId, str]
+Refusal = tuple[Token, str]
 """A refused entry and the reason."""
 
 
 async def record_refusals(redis: Redis, names: Names, refusals: Iterable[Refusal]) -> None:
     """Remember refused entries; recording one again changes nothing."""
-    members = [part for entry_id, reason in refusals for part in (entry_id.ms, f"{entry_id} {reason}")]
+    members = [part for token, reason in refusals for part in (token.id.ms, f"{token} {reason}")]
     script = redis.register_script(_RECORD)
     for i in range(0, len(members), _RECORD_AT_ONCE):
         await script(keys=[names.refused], args=[REMEMBERED_REFUSALS, *members[i : i + _RECORD_AT_ONCE]])
 
 
 async def refusals_from(redis: Redis, names: Names, first: EntryId) -> list[Refusal]:
-    """The remembered refusals at or above this entry, in order."""
+    """The remembered refusals of entries with this id or a higher one, in the order of their ids."""
     members: Any = await redis.zrangebyscore(names.refused, first.ms, "+inf")
     refusals = [_parse(member) for member in members]
-    return sorted(refusal for refusal in refusals if refusal[0] >= first)
+    return sorted((r for r in refusals if r[0].id >= first), key=lambda refusal: refusal[0].id)
 
 
-async def refusal_of(redis: Redis, names: Names, entry_id: EntryId) -> str | None:
+async def refusal_of(redis: Redis, names: Names, token: Token) -> str | None:
     """Why this entry was refused; None when it wasn't, or when that is long ago."""
-    members: Any = await redis.zrangebyscore(names.refused, entry_id.ms, entry_id.ms)
-    return dict(_parse(member) for member in members).get(entry_id)
+    members: Any = await redis.zrangebyscore(names.refused, token.id.ms, token.id.ms)
+    return dict(_parse(member) for member in members).get(token)
 
 
 def _parse(member: bytes) -> Refusal:
-    entry_id, _, reason = member.decode().partition(" ")
-    return EntryId.parse(entry_id), reason
+    token, _, reason = member.decode().partition(" ")
+    return Token.parse(token), reason

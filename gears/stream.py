@@ -1,20 +1,14 @@
-"""The sync stream contract: key names, the entry codec and versions.
+"""The sync stream contract: key names, tokens and the entry codec.
 
 Everything that the recipes, the worker and the service must agree on is here.
 """
 
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple, Self
 
-SEQ_BITS = 20
-"""A version is `(ms << SEQ_BITS) + seq`: a million entries a millisecond, and room until the year 2248.
-
-Redis numbers on under one millisecond while a script runs or after its clock was set back; what goes beyond a million
-is carried into the milliseconds that pass meanwhile.
-"""
-
-_SEQ_MAX_BITS = 32
+_SEQ_MAX_BITS, _MS_MAX_BITS = 32, 43
 
 GONE_TTL = 60
 """Seconds that the mark of a committed delete stays, far longer than any read-through takes."""
@@ -31,11 +25,11 @@ RENAMED_FROM, RENAMED_TO = "rename_from", "rename_to"
 FILL = "fill"
 """The event of an entry that says: Redis was given what MongoDB holds, at the version in field `v`."""
 
-REWIND = "rewind"
-"""The event of an entry that tells of no key: it moves the stream on after Redis lost some of it, or ends a rewind."""
-
 BACKFILL = "backfill"
 """The event of an entry that says: the audit found that MongoDB doesn't hold the key's present document."""
+
+EXPIRE = "expire"
+"""The event of an entry that tells of no write: it carries the document of a key that has a time to live."""
 
 EVENTS = DELETE_EVENTS | {
     "json.set",
@@ -57,6 +51,9 @@ EVENTS = DELETE_EVENTS | {
 }
 """The keyspace events that change a JSON document."""
 
+CAPTURED = EVENTS | {EXPIRE}
+"""The keyspace events of which there are entries."""
+
 
 class EntryId(NamedTuple):
     """The id of a sync stream entry, ordered as Redis orders them."""
@@ -76,19 +73,9 @@ class EntryId(NamedTuple):
         if not (separator and ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()):
             raise ValueError(f"{text!r} is not of the form <milliseconds>-<sequence>")
         entry_id = cls(int(ms), int(seq))
-        if entry_id.seq >> _SEQ_MAX_BITS or entry_id.version >> 63:
+        if entry_id.seq >> _SEQ_MAX_BITS or entry_id.ms >> _MS_MAX_BITS:
             raise ValueError(f"{text!r} is out of range")
         return entry_id
-
-    @classmethod
-    def of_version(cls, version: int) -> Self:
-        """An entry id that has this version."""
-        return cls(version >> SEQ_BITS, version & ((1 << SEQ_BITS) - 1))
-
-    @property
-    def version(self) -> int:
-        """The id as one int64, as kept in MongoDB under `_sync.v`."""
-        return (self.ms << SEQ_BITS) + self.seq
 
     @property
     def next(self) -> "EntryId":
@@ -102,18 +89,35 @@ class EntryId(NamedTuple):
 ZERO = EntryId(0, 0)
 
 
-def farthest(version: int) -> int:
-    """The highest version in MongoDB that is taken for ours when this one is the newest that we know of.
+class Token(NamedTuple):
+    """Which entry a write has, for ever: Redis gives out an id again once it has forgotten it, but no life.
 
-    What is above was written by somebody else. The stream is moved on above what MongoDB holds; so that no number found
-    there can use up the ids, that takes half of those that are left at most: up to the year 2137 as of 2026.
+    Args:
+        life: the life in which it was captured: letters and digits; empty for entries of before there were lives.
+        id: the entry's id.
     """
-    return (version + (1 << 63)) // 2
+
+    life: str
+    id: EntryId
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Self:
+        """Parse what `str` makes of one.
+
+        Raises:
+            ValueError: this is no token.
+        """
+        text = text.decode() if isinstance(text, bytes) else text
+        life, dot, entry_id = text.rpartition(".")
+        if dot and not (life.isascii() and life.isalnum()):
+            raise ValueError(f"{text!r} is not of the form <life>.<milliseconds>-<sequence>")
+        return cls(life, EntryId.parse(entry_id))
+
+    def __str__(self) -> str:
+        return f"{self.life}.{self.id}" if self.life else str(self.id)
 
 
-def reaches(held: int, version: int) -> bool:
-    """Whether what MongoDB holds is at or above a version, and ours."""
-    return version <= held <= farthest(version)
+NOTHING = Token("", ZERO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +125,25 @@ class Entry:
     """One captured write: *that* a key changed, not what.
 
     Args:
-        id: the entry's id; its version orders states of a key.
+        id: the entry's id.
         key: the Redis key.
-        event: the keyspace event, or `FILL`.
+        event: the keyspace event, or `FILL`, `BACKFILL`.
         filled_from: for a `FILL`, the version of the MongoDB document that Redis was given.
-        run: the run of the Redis server that added it; see `gears.redis.server_run`.
+        life: the life in which it was captured.
+        document: JSON text of the key's document, where it has a time to live.
     """
 
     id: EntryId
     key: bytes
     event: str
     filled_from: int | None = None
-    run: bytes = b""
+    life: str = ""
+    document: bytes | None = None
+
+    @property
+    def token(self) -> Token:
+        """Which entry this is."""
+        return Token(self.life, self.id)
 
 
 def decode_entry(entry_id: bytes, fields: Dict[bytes, bytes]) -> Entry:
@@ -143,8 +154,14 @@ def decode_entry(entry_id: bytes, fields: Dict[bytes, bytes]) -> Entry:
         fields.get(b"k", b""),
         fields.get(b"e", b"").decode(errors="replace"),
         int(filled_from) if filled_from and filled_from.isdigit() else None,
-        fields.get(b"r", b""),
+        fields.get(b"l", b"").decode(errors="replace"),
+        fields.get(b"d"),
     )
+
+
+def life_in(kept: bytes | None) -> str:
+    """The life in what is kept under `Names.life`; empty when there is none."""
+    return (kept or b"").decode().partition(" ")[0]
 
 
 class Names:
@@ -153,8 +170,19 @@ class Names:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.stream = f"sync:{{{prefix}}}"
+        self.tag = sha256(prefix.encode()).hexdigest()[:6]
+        """What ends the name of each life of this mapping, so that a token tells whose it is."""
+        self.life = f"{self.stream}:life"
+        """String: the present life, an unbroken stretch of Redis's memory, and that memory's id; see `life_in`."""
+        self.acked = f"{self.stream}:acked"
+        """String: `<version> <token>`: the last acknowledged batch, and its last entry."""
         self.watermark = f"{self.stream}:watermark"
-        """String: the last committed entry id."""
+        """String: the last committed entry id, as it was kept before there were lives."""
+        self.before_lives = (
+            self.watermark,
+            *(f"{self.stream}:{name}" for name in ("run", "gaps", "skipped", "forgotten")),
+        )
+        """What isn't kept any more."""
         self.lease = f"{self.stream}:lease"
         """String: the token of the committer that works on this mapping."""
         self.reconciler = f"{self.stream}:reconciler"
@@ -163,30 +191,20 @@ class Names:
         """Hash with a time to live: what the reconciler says of itself."""
         self.sweep = f"{self.stream}:sweep"
         """String: the reason why the reconciler should sweep now; set by the worker, or by hand."""
-        self.run = f"{self.stream}:run"
-        """String: the server run that captured the last committed entry."""
         self.checked = f"{self.stream}:checked"
-        """String: the server run at which a committer has last made sure that Redis had forgotten nothing."""
-        self.gaps = f"{self.stream}:gaps"
-        """List: the latest gaps in what was committed, `<entry id> <entry id>`; see `gears.gaps`."""
-        self.skipped = f"{self.stream}:skipped"
-        """String: pairs of entry ids, while a repair goes on: from the first to the second the stream was moved on,
-        above what MongoDB turned out to hold, so that no write here ever got one in between."""
-        self.forgotten = f"{self.stream}:forgotten"
-        """List: the latest restarts, `<entry id> <entry id> <server run>`: what MongoDB holds with a version above the
-        first and up to the second is of what Redis has forgotten, and arrived after Redis was given back the rest."""
+        """String: the life in which a committer has made sure that nothing acknowledged was forgotten."""
         self.rewind = f"{self.stream}:rewind"
-        """String: `restore`, set by hand, where a rewind is reported and waits for somebody to decide."""
+        """String: `restore`, set by hand, where a loss is reported and waits for somebody to decide."""
         self.probe = f"{self.stream}:probe"
         """A key that is set and deleted, to see whether that is told to whoever listens."""
         self.refused = f"{self.stream}:refused"
-        """Sorted set: the latest refused entries, `<entry id> <reason>` under the id's milliseconds."""
+        """Sorted set: the latest refused entries, `<token> <reason>` under the id's milliseconds."""
         self.aside = f"{self.stream}:aside"
-        """Hash: entries that are set aside, each with `<event> <key>`; see `gears.aside`."""
+        """Hash: tokens of entries that are set aside, each with `<event> <key>`; see `gears.aside`."""
         self.worker = f"{self.stream}:worker"
         """Hash with a time to live: what the committer says of itself."""
         self.channel = f"{self.stream}:committed"
-        """Channel: watermark and refusals, published at each commit."""
+        """Channel: what each batch committed, published when it is acknowledged."""
         self.own = f"{self.stream}:own"
         """Channel of the engine `function`: keys whose latest keyspace event needs no entry."""
         self.gone = f"{self.stream}:gone:"

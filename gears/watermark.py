@@ -1,9 +1,10 @@
-"""Waiting for the watermark: one subscription a process wakes every request whose write was committed."""
+"""Waiting for commits: one subscription a process wakes every request whose write was committed."""
 
 import asyncio
 import heapq
-from collections import OrderedDict, deque
-from collections.abc import Container, Iterable
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Sequence
+from collections.abc import Mapping as Dict
 from itertools import count
 from typing import Any
 
@@ -11,124 +12,137 @@ import anyio
 import structlog
 from pydantic_core import from_json, to_json
 
-from gears.aside import read_aside
 from gears.errors import OutcomeUnknown, RedisAway, Refused
-from gears.gaps import REMEMBERED_GAPS, Gap, gaps_of
+from gears.log import Acked
 from gears.mapping import Mapping
-from gears.redis import AWAY, Redis, RedisError, server_run
+from gears.redis import AWAY, Redis, RedisError, read_at_once, server_run
 from gears.refusals import REMEMBERED_REFUSALS, refusals_from
-from gears.stream import ZERO, EntryId, Names
+from gears.stream import ZERO, EntryId, Names, Token, decode_entry, life_in
 from gears.subscription import Subscription, subscribed
 
 _POLL_SECONDS = 1.0
-"""Without a message for this long, the watermark is read, in case the subscription is dead without knowing."""
+"""Without a message for this long, what is acknowledged is read, in case the subscription is dead without knowing."""
+
+_LIVES = 100
+"""How many lives are remembered, the latest."""
 
 log = structlog.get_logger()
 
 
 def encode_commit(
-    watermark: EntryId,
-    refused: Iterable[tuple[EntryId, str]],
-    gaps: Iterable[Gap],
+    life: str,
+    committed: Iterable[Token],
+    refused: Dict[Token, str],
     *,
-    aside: Iterable[EntryId] = (),
-    settled: Iterable[EntryId] = (),
+    aside: Iterable[Token] = (),
+    settled: Iterable[Token] = (),
 ) -> bytes:
     """What the committer publishes.
 
     Args:
-        watermark: the watermark.
-        refused: on the way to it, the refused entries with reasons.
-        gaps: gaps on the way.
-        aside: on the way to it, or before, the entries that are set aside.
+        life: the present life.
+        committed: of each life in the batch, its last entry.
+        refused: the refused entries with reasons.
+        aside: the entries that are set aside.
         settled: the entries that are no longer.
     """
-    refusals = [[str(entry_id), reason] for entry_id, reason in refused]
-    commit: dict[str, Any] = {"w": str(watermark), "r": refusals, "g": [str(gap) for gap in gaps]}
-    return to_json(commit | {"a": [str(i) for i in aside], "s": [str(i) for i in settled]})
+    tokens = {"w": committed, "a": aside, "s": settled}
+    refusals = [[str(token), reason] for token, reason in refused.items()]
+    return to_json({"l": life, "r": refusals} | {name: [str(token) for token in some] for name, some in tokens.items()})
 
 
 class Watermark:
     """How far one mapping is committed, as far as this process knows, and who waits for more."""
 
     def __init__(self) -> None:
-        self.position = ZERO
-        self._waiting: list[tuple[EntryId, int, asyncio.Future[None]]] = []
+        self.life = ""
+        """The present life, as far as is known."""
+        self._upto: OrderedDict[str, EntryId] = OrderedDict()
+        self._waiting: dict[str, list[tuple[EntryId, int, asyncio.Future[None]]]] = {}
         self._tiebreak = count()
-        self._refused: OrderedDict[EntryId, str] = OrderedDict()
-        self._gaps: deque[Gap] = deque(maxlen=REMEMBERED_GAPS)
-        self._aside: dict[EntryId, asyncio.Future[None]] = {}
+        self._refused: OrderedDict[Token, str] = OrderedDict()
+        self._aside: dict[Token, asyncio.Future[None]] = {}
 
-    async def reached(self, entry_id: EntryId) -> None:
-        """Return when everything up to this entry is committed, refused or set aside, and this entry is not set aside.
+    async def reached(self, token: Token) -> None:
+        """Return when this entry is committed, or refused, and not set aside.
 
         Raises:
-            Refused: this entry's document was refused.
-            OutcomeUnknown: Redis was restarted or emptied meanwhile, and may have forgotten the entry.
+            Refused: its document was refused.
+            OutcomeUnknown: Redis was restarted or emptied meanwhile, and may have forgotten it.
         """
-        if self.position < entry_id:
+        if self._upto.get(token.life, ZERO) < token.id:
             reached = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (entry_id, next(self._tiebreak), reached))
+            heapq.heappush(self._waiting.setdefault(token.life, []), (token.id, next(self._tiebreak), reached))
             await reached
-        while entry_id in self._aside:
-            await asyncio.shield(self._aside[entry_id])
-        if any(gap.after < entry_id < gap.before for gap in self._gaps):
-            raise OutcomeUnknown("Redis was emptied before the write was confirmed, and has lost it")
-        if entry_id in self._refused:
-            raise Refused(self._refused[entry_id])
+        while token in self._aside:
+            await asyncio.shield(self._aside[token])
+        if token in self._refused:
+            raise Refused(self._refused[token])
 
     @property
-    def awaited(self) -> bool:
-        """Whether anybody waits."""
-        return bool(self._waiting or self._aside)
+    def awaited(self) -> list[Token]:
+        """What is waited for."""
+        waiting = [Token(life, one[0]) for life, some in self._waiting.items() for one in some]
+        return [*waiting, *self._aside]
 
-    def set_aside(self, aside: Iterable[EntryId]) -> None:
+    def set_aside(self, aside: Iterable[Token]) -> None:
         """These entries are set aside."""
-        for entry_id in aside:
-            if entry_id not in self._aside:
-                self._aside[entry_id] = asyncio.get_running_loop().create_future()
+        for token in aside:
+            if token not in self._aside:
+                self._aside[token] = asyncio.get_running_loop().create_future()
 
-    def settle(self, settled: Iterable[EntryId]) -> None:
+    def settle(self, settled: Iterable[Token]) -> None:
         """These entries are no longer."""
-        for entry_id in settled:
-            if (waiting := self._aside.pop(entry_id, None)) is not None and not waiting.done():
+        for token in settled:
+            if (waiting := self._aside.pop(token, None)) is not None and not waiting.done():
                 waiting.set_result(None)
 
-    @property
-    def aside(self) -> Iterable[EntryId]:
-        """The entries that are set aside."""
-        return self._aside.keys()
-
-    def settle_others(self, aside: Container[EntryId]) -> None:
+    def settle_others(self, aside: Container[Token]) -> None:
         """No entries but these are set aside."""
-        self.settle([entry_id for entry_id in self._aside if entry_id not in aside])
+        self.settle([token for token in self._aside if token not in aside])
 
-    def advance(self, position: EntryId, refused: Iterable[tuple[EntryId, str]], gaps: Iterable[Gap]) -> None:
+    @property
+    def earliest(self) -> EntryId:
+        """The lowest id that is waited for."""
+        return min((token.id for token in self.awaited), default=self._upto.get(self.life, ZERO))
+
+    def advance(self, committed: Iterable[Token], refused: Iterable[tuple[Token, str]]) -> None:
         """Take over what the committer said; never goes back."""
-        self._gaps.extend(gap for gap in gaps if gap not in self._gaps)
-        for entry_id, reason in refused:
-            self._refused[entry_id] = reason
+        for token, reason in refused:
+            self._refused[token] = reason
         while len(self._refused) > REMEMBERED_REFUSALS:
             self._refused.popitem(last=False)
-        self.position = max(self.position, position)
-        while self._waiting and self._waiting[0][0] <= self.position:
-            reached = heapq.heappop(self._waiting)[2]
-            if not reached.done():  # whoever waited may have gone away
-                reached.set_result(None)
+        for life, entry_id in committed:
+            position = self._upto[life] = max(entry_id, self._upto.pop(life, ZERO))
+            waiting = self._waiting.get(life, [])
+            while waiting and waiting[0][0] <= position:
+                reached = heapq.heappop(waiting)[2]
+                if not reached.done():  # whoever waited may have gone away
+                    reached.set_result(None)
+            if not waiting:
+                self._waiting.pop(life, None)
+        while len(self._upto) > _LIVES:
+            self._upto.popitem(last=False)
 
-    def restart(self, position: EntryId) -> None:
-        """Take over what a restarted Redis knows, which may be less, and wake all who wait: theirs may be lost."""
-        self.position = position
-        self._refused.clear()
-        self._gaps.clear()
-        for reached in (*(waiting for _, _, waiting in self._waiting), *self._aside.values()):
+    def give_up(self, kept: Container[Token] = ()) -> None:
+        """Wake all who wait, save for these entries: theirs may be lost."""
+        unknown = [self._aside.pop(token) for token in list(self._aside) if token not in kept]
+        for life, some in list(self._waiting.items()):
+            unknown += [reached for entry_id, _, reached in some if Token(life, entry_id) not in kept]
+            left = [one for one in some if Token(life, one[0]) in kept]
+            heapq.heapify(left)
+            if left:
+                self._waiting[life] = left
+            else:
+                del self._waiting[life]
+        for reached in unknown:
             if not reached.done():
                 reached.set_exception(
-                    OutcomeUnknown("Redis was restarted before the write was confirmed, and may have lost it")
+                    OutcomeUnknown(
+                        "Redis was restarted or emptied before the write was confirmed, and may have lost it"
+                    )
                 )
                 reached.exception()  # nobody may wait for what is set aside
-        self._waiting.clear()
-        self._aside.clear()
 
 
 class Watermarks:
@@ -155,21 +169,6 @@ class Watermarks:
         """Return when commits are followed; what is written before that may be found in doubt afterwards."""
         await self._following.wait()
 
-    async def went_back(self, prefix: str, entry_id: EntryId) -> None:
-        """Take note of an entry that was added later than others with higher ids: Redis has forgotten its stream.
-
-        Raises:
-            OutcomeUnknown: Redis doesn't say how far it is committed now.
-        """
-        if self[prefix].position < entry_id:
-            return  # noted already
-        try:
-            position = await self._redis.get(self._names[prefix].watermark)
-        except AWAY as error:
-            raise OutcomeUnknown(str(error)) from error
-        if self[prefix].position >= entry_id:
-            self[prefix].restart(EntryId.parse(position) if position else ZERO)
-
     async def run(self) -> None:
         """Follow the commits until cancelled, across lost connections."""
         lost = False
@@ -179,23 +178,22 @@ class Watermarks:
                     await self._meet_server()
                     await self._read_all()
                     if lost:
-                        log.info("following the watermark again")
+                        log.info("following commits again")
                         lost = False
                     self._following.set()
                     await self._follow(subscription)
             except (*AWAY, RedisAway, RedisError) as error:
                 self._following = anyio.Event()
                 if not lost:
-                    log.warning("lost the watermark subscription; trying again", error=str(error))
+                    log.warning("lost the subscription to commits; trying again", error=str(error))
                     lost = True
                 await anyio.sleep(0.2)
 
     async def _meet_server(self) -> None:
         run = await server_run(self._redis)
         if self._run and run != self._run:
-            for prefix, names in self._names.items():
-                position = await self._redis.get(names.watermark)
-                self._by_prefix[prefix].restart(EntryId.parse(position) if position else ZERO)
+            for watermark in self._by_prefix.values():
+                watermark.give_up()
         self._run = run
 
     async def _follow(self, subscription: Subscription) -> None:
@@ -207,23 +205,39 @@ class Watermarks:
                 await self._read_all()
 
     def _take(self, channel: bytes, data: bytes) -> None:
-        self._quiet = False
         commit = from_json(data)
-        refused = [(EntryId.parse(entry_id), reason) for entry_id, reason in commit["r"]]
-        gaps = [Gap.parse(text.encode()) for text in commit["g"]]
         watermark = self._by_channel[channel]
-        watermark.set_aside(map(EntryId.parse, commit["a"]))
-        watermark.advance(EntryId.parse(commit["w"]), refused, gaps)
-        watermark.settle(map(EntryId.parse, commit["s"]))
+        self._quiet = commit["l"] != watermark.life
+        watermark.set_aside(map(Token.parse, commit["a"]))
+        watermark.advance(
+            map(Token.parse, commit["w"]), ((Token.parse(token), reason) for token, reason in commit["r"])
+        )
+        watermark.settle(map(Token.parse, commit["s"]))
 
     async def _read_all(self) -> None:
         for prefix, names in self._names.items():
             watermark = self._by_prefix[prefix]
-            # The watermark first: a refusal is recorded before the watermark moves past it.
-            position = await self._redis.get(names.watermark)
-            aside = await read_aside(self._redis, names)
-            refused = await refusals_from(self._redis, names, min([watermark.position, *watermark.aside]))
-            gaps = await gaps_of(self._redis, names)
-            watermark.set_aside(aside)
-            watermark.advance(EntryId.parse(position) if position else ZERO, refused, gaps)
-            watermark.settle_others(aside)
+            waits = watermark.awaited
+            # What waits at this moment first: a refusal is recorded before what is acknowledged moves past it.
+            life, text, aside, *waiting = await read_at_once(
+                self._redis,
+                ("GET", names.life),
+                ("GET", names.acked),
+                ("HKEYS", names.aside),
+                *(("XRANGE", names.stream, str(token.id), str(token.id)) for token in waits),
+            )
+            refused = await refusals_from(self._redis, names, watermark.earliest)
+            set_aside = set(map(Token.parse, aside))
+            watermark.set_aside(set_aside)
+            watermark.advance([Acked.parse(text).token], refused)
+            watermark.settle_others(set_aside)
+            watermark.life = life_in(life)
+            if any(token.life != watermark.life for token in waits):
+                watermark.give_up(set_aside | set(_tokens(waiting)) | {t for t in watermark.awaited if t not in waits})
+
+
+def _tokens(found: Sequence[Any]) -> Iterable[Token]:
+    """The tokens of entries, each as XRANGE finds it."""
+    for entries in found:
+        for entry_id, fields in entries:
+            yield decode_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))).token

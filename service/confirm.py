@@ -7,7 +7,7 @@ from anyio import move_on_after
 
 from gears.errors import Refused
 from gears.mapping import Mapping
-from gears.stream import EntryId
+from gears.stream import Token
 from gears.watermark import Watermarks
 from service.metrics import Metrics
 from service.preferences import Preferences
@@ -36,45 +36,37 @@ class Confirmations:
         self._deadlines: set[asyncio.Timeout] = set()
         self._stopping = False
 
-    async def prepared(self, mapping: Mapping) -> EntryId:
-        """Put a write off for a moment while a restarted Redis isn't known yet, lest it be in doubt for nothing.
-
-        Returns:
-            An entry that what is written from now on comes after.
-        """
+    async def prepared(self) -> None:
+        """Put a write off for a moment while a restarted Redis isn't known yet, lest it be in doubt for nothing."""
         if not self._watermarks.are_followed:
             with move_on_after(_FOLLOWING_SECONDS):
                 await self._watermarks.followed()
-        return self._watermarks[mapping.prefix].position
 
-    async def confirmed(self, mapping: Mapping, entry_id: EntryId, preferences: Preferences, *, after: EntryId) -> bool:
-        """Wait for the confirmation of an entry; False if the writer prefers not to wait longer.
+    async def confirmed(self, mapping: Mapping, token: Token, preferences: Preferences) -> bool:
+        """Wait for the confirmation of a write; False if the writer prefers not to wait longer.
 
         Args:
-            mapping: whose entry.
-            entry_id: the entry.
+            mapping: whose write.
+            token: the write's.
             preferences: the writer's.
-            after: what `prepared` returned before the write.
 
         Raises:
             Problem: the document was refused, or isn't confirmed in time.
-            OutcomeUnknown: Redis was restarted meanwhile, and may have forgotten the entry.
+            OutcomeUnknown: Redis was restarted meanwhile, and may have forgotten the write.
         """
-        if entry_id <= after:
-            await self._watermarks.went_back(mapping.prefix, entry_id)
         started = perf_counter()
         seconds = self._patience(preferences)
         deadline = asyncio.timeout(seconds)
         self._deadlines.add(deadline)
         try:
             async with deadline:
-                await self._watermarks[mapping.prefix].reached(entry_id)
+                await self._watermarks[mapping.prefix].reached(token)
         except TimeoutError:
             if preferences.respond_async:
                 return False
-            raise self._not_confirmed(mapping, entry_id, preferences) from None
+            raise self._not_confirmed(mapping, token, preferences) from None
         except Refused as refusal:
-            headers = {"Sync-Token": str(entry_id)} | preferences.applied(accepted=False)
+            headers = {"Sync-Token": str(token)} | preferences.applied(accepted=False)
             raise Problem(REFUSED, refusal.reason, headers=headers) from None
         finally:
             self._deadlines.discard(deadline)
@@ -97,17 +89,17 @@ class Confirmations:
             seconds = preferences.wait
         return min(seconds, _STOPPING_SECONDS) if self._stopping else seconds
 
-    def _not_confirmed(self, mapping: Mapping, entry_id: EntryId, preferences: Preferences) -> Problem:
-        path = status_path(mapping, entry_id)
+    def _not_confirmed(self, mapping: Mapping, token: Token, preferences: Preferences) -> Problem:
+        path = status_path(mapping, token)
         return Problem(
             NOT_CONFIRMED,
             f"MongoDB has not confirmed the write in time; it stays queued, and GET {path} tells when it is committed",
-            headers={"Sync-Token": str(entry_id)} | preferences.applied(accepted=False),
-            token=str(entry_id),
+            headers={"Sync-Token": str(token)} | preferences.applied(accepted=False),
+            token=str(token),
             sync=path,
         )
 
 
-def status_path(mapping: Mapping, entry_id: EntryId) -> str:
-    """Where to ask whether an entry is committed."""
-    return f"/sync/{entry_id}?mapping={mapping.prefix}"
+def status_path(mapping: Mapping, token: Token) -> str:
+    """Where to ask whether a write is committed."""
+    return f"/sync/{token}?mapping={mapping.prefix}"

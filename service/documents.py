@@ -16,7 +16,7 @@ from gears.mapping import Mapping
 from gears.mongo import MongoError, Store, within
 from gears.mongo_texts import describe, held_up
 from gears.redis import AWAY, Redis, send_once
-from gears.stream import EntryId, Names
+from gears.stream import Names
 from service.conditions import Conditions
 from service.engines import Engines
 from service.problems import ALREADY_EXISTS, CONTENDED, MONGO_UNAVAILABLE, NOT_FOUND, Problem
@@ -205,7 +205,7 @@ class Documents:
         current = await self._in_redis(document_id)
         if current is not None:
             return current
-        return None if await self._is_gone(document_id, version) else text
+        return None if await self._is_gone(document_id) else text
 
     async def _ask(self, call: Callable[[Engine], Awaitable[bytes | None]]) -> bytes | None:
         """What the engine answers; None also when there is none, or Redis refuses: a read goes on without."""
@@ -228,15 +228,15 @@ class Documents:
                 versions = await self._store.versions([document_id])
         except MongoError as error:
             raise _mongo_unavailable(error, seconds) from error
-        return document_id in versions and not await self._is_gone(document_id, versions[document_id])
+        return document_id in versions and not await self._is_gone(document_id)
 
-    async def _is_gone(self, document_id: str, version: int) -> bool:
-        """Whether the key was deleted after this version."""
+    async def _is_gone(self, document_id: str) -> bool:
+        """Whether a delete of the key waits to be committed: its mark begins to expire then."""
         try:
-            mark = await self._redis.get(self._gone + document_id)
+            left: int = await self._redis.pttl(self._gone + document_id)
         except AWAY as error:
             raise RedisAway(str(error)) from error
-        return mark is not None and EntryId.parse(mark).version > version
+        return left == -1
 
 
 async def _at_once(text: bytes) -> bytes:

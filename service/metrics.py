@@ -191,7 +191,8 @@ def _audited_at(state: MappingState, _: float) -> float | None:
 
 
 def _watermark_age(state: MappingState, now: float) -> float | None:
-    return max(0.0, now - state.backlog.watermark.ms / 1e3) if state.backlog and state.backlog.watermark.ms else None
+    last = state.backlog.acked.token.id if state.backlog else None
+    return max(0.0, now - last.ms / 1e3) if last and last.ms else None
 
 
 def _worker_up(state: MappingState, _: float) -> float | None:

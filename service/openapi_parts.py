@@ -17,7 +17,7 @@ Json = dict[str, Any]
 WRITTEN = ("Sync-Token", "Preference-Applied")
 """Headers of the answer to a write."""
 
-_TOKEN: Json = {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["1700000000000-0"]}
+_TOKEN: Json = {"type": "string", "description": "Opaque.", "examples": ["a1b2c3d4060a24181e400d5a3f9.1700000000000-0"]}
 
 EXTENDED_JSON = """Values that JSON lacks are MongoDB Extended JSON v2, relaxed: a date is
 `{"$date": "2020-01-02T03:04:05.678Z"}`, an ObjectId `{"$oid": "5f0c5f5b8f1c2b0001a0b0c1"}`, a decimal
@@ -45,7 +45,7 @@ ID_SCHEMAS: dict[str, Json] = {
 HEADERS: Json = {
     "ETag": {"description": "Changes whenever the document does.", "schema": {"type": "string"}},
     "Location": {"description": "Path of the document.", "schema": {"type": "string", "format": "uri-reference"}},
-    "Sync-Token": {"description": "Id of the write's entry on the sync stream.", "schema": _TOKEN},
+    "Sync-Token": {"description": "What to ask about the write by.", "schema": _TOKEN},
     "Preference-Applied": {"description": "Which parts of `Prefer` were followed.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "What is missing (RFC 6750).", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
@@ -197,10 +197,10 @@ SCHEMAS: Json = {
     "Standing": _object(
         {
             "token": _TOKEN,
-            "committed": {"type": "boolean", "description": "Whether all these mappings are committed that far."},
+            "committed": {"type": "boolean", "description": "Whether the write is committed."},
             "mappings": {
                 "type": "object",
-                "additionalProperties": {"enum": ["committed", "pending", "refused", "lost"]},
+                "additionalProperties": {"enum": ["committed", "pending", "refused", "lost", "unknown"]},
             },
         }
     ),

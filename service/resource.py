@@ -13,7 +13,7 @@ from gears.engines import Written
 from gears.errors import ForeignKey, NotAnId
 from gears.failpoint import reached
 from gears.mapping import Mapping
-from gears.stream import EntryId
+from gears.stream import Token
 from service.admission import Admission
 from service.bodies import JSON, MERGE_PATCH, off_loop, read_body
 from service.compose import new_text, patched_text, replacement_text
@@ -85,10 +85,10 @@ class Resource:
             body = await read_body(request, JSON, ticket)
             async with self._admission.turn(len(body)):
                 document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
-                after = await self._confirmations.prepared(self.mapping)
+                await self._confirmations.prepared()
                 written = await self._documents.create(document_id, text, id_is_new=made)
                 headers = {"Location": path_of(self.mapping, document_id)}
-                return await self._written(201, written.id, written.document, preferences, headers, after=after)
+                return await self._written(201, written.token, written.document, preferences, headers)
 
     async def read(self, request: Request) -> Response:
         """One document, as Redis holds it."""
@@ -118,10 +118,10 @@ class Resource:
             body = await read_body(request, JSON, ticket)
             async with self._admission.turn(len(body)):
                 text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
-                after = await self._confirmations.prepared(self.mapping)
+                await self._confirmations.prepared()
                 put = await self._documents.put(document_id, text, conditions)
                 return await self._written(
-                    201 if put.created else 200, put.written.id, put.written.document, preferences, after=after
+                    201 if put.created else 200, put.written.token, put.written.document, preferences
                 )
 
     async def patch(self, request: Request) -> Response:
@@ -132,9 +132,9 @@ class Resource:
         with self._admission.admit() as ticket:
             body = await read_body(request, MERGE_PATCH, ticket)
             async with self._admission.turn(len(body)):
-                after = await self._confirmations.prepared(self.mapping)
+                await self._confirmations.prepared()
                 written = await self._patch(document_id, body, conditions)
-                return await self._written(200, written.id, written.document, preferences, after=after)
+                return await self._written(200, written.token, written.document, preferences)
 
     async def delete(self, request: Request) -> Response:
         """Delete a document."""
@@ -143,9 +143,9 @@ class Resource:
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
             ticket.begin()
-            after = await self._confirmations.prepared(self.mapping)
+            await self._confirmations.prepared()
             written = await self._documents.delete(document_id, conditions)
-            return await self._written(204, written.id, None, preferences, after=after)
+            return await self._written(204, written.token, None, preferences)
 
     def _id(self, request: Request) -> str:
         return id_of(self.mapping, request.scope["raw_path"])
@@ -162,21 +162,19 @@ class Resource:
     async def _written(
         self,
         status: int,
-        entry_id: EntryId,
+        token: Token,
         document: bytes | None,
         preferences: Preferences,
         headers: Dict[str, str] | None = None,
-        *,
-        after: EntryId,
     ) -> Response:
         """The answer to a write: after its confirmation, or 202 for a writer who doesn't wait for that."""
         reached("written to Redis")
-        confirmed = await self._confirmations.confirmed(self.mapping, entry_id, preferences, after=after)
+        confirmed = await self._confirmations.confirmed(self.mapping, token, preferences)
         reached("confirmed")
         tag = {} if document is None else {"ETag": etag_of(document)}
-        every = {"Sync-Token": str(entry_id)} | tag | dict(headers or {}) | preferences.applied(accepted=not confirmed)
+        every = {"Sync-Token": str(token)} | tag | dict(headers or {}) | preferences.applied(accepted=not confirmed)
         if not confirmed:
-            return _json(202, to_json({"token": str(entry_id), "sync": status_path(self.mapping, entry_id)}), every)
+            return _json(202, to_json({"token": str(token), "sync": status_path(self.mapping, token)}), every)
         if document is None:
             return Response(status_code=status, headers=every)
         return _json(status, document, every)

@@ -2,30 +2,25 @@
 
 import asyncio
 from collections.abc import Mapping as Dict
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gears.aside import is_aside
-from gears.backlog import read_backlog
 from gears.collection import Collection, unfit
 from gears.errors import RedisAway
-from gears.gaps import is_lost
 from gears.mapping import Mapping
 from gears.mongo import MongoError, Store, within
 from gears.mongo_texts import describe
 from gears.redis import AWAY, Redis
-from gears.refusals import refusal_of
-from gears.stream import EntryId, Names
+from gears.standing import Standing, standing
+from gears.stream import Token
 from service.inspect import DEADLINE, Inspection, Inspector, MappingState
 from service.problems import BAD_REQUEST, MONGO_UNAVAILABLE, NOT_FOUND, Problem
 
 DEFAULT_AUDITS, MAX_AUDITS = 10, 100
 """How many reports of audits are listed."""
-
-Standing = Literal["committed", "pending", "refused", "lost"]
 
 
 class Sync:
@@ -62,28 +57,28 @@ class Sync:
         return _json({"items": found[:limit]})
 
     async def token(self, request: Request) -> Response:
-        """Whether everything up to an entry is committed."""
+        """What became of a write."""
         text = request.path_params["token"]
         try:
-            entry_id = EntryId.parse(text)
+            token = Token.parse(text)
         except ValueError as error:
             raise Problem(BAD_REQUEST, f"this is no Sync-Token: {error}") from error
-        mappings = [store.mapping for store in self._asked_about(request)]
+        found: dict[str, Standing] = {}
         try:
             async with asyncio.timeout(DEADLINE):
-                standings = {mapping.prefix: await self._standing(mapping, entry_id) for mapping in mappings}
+                for store in self._asked_about(request):
+                    if (word := await standing(self._redis, store.mapping, store.log, token)) is not None:
+                        found[store.mapping.prefix] = word
         except TimeoutError as error:
-            raise RedisAway(f"Redis did not answer within {DEADLINE} s") from error
+            raise RedisAway(f"Redis or MongoDB did not answer within {DEADLINE} s") from error
         except AWAY as error:
             raise RedisAway(str(error)) from error
-        if not any(standings.values()):
-            raise Problem(NOT_FOUND, f"no entry as new as {entry_id} was ever added")
-        # Redis forgets the tails of all streams at once; what one of them didn't lose was never an entry of another.
-        words = {prefix: standing for prefix, standing in standings.items() if standing is not None}
-        if set(words.values()) != {"lost"}:
-            words = {prefix: "committed" if word == "lost" else word for prefix, word in words.items()}
-        committed = all(word == "committed" for word in words.values())
-        return _json({"token": str(entry_id), "committed": committed, "mappings": words})
+        except MongoError as error:
+            raise Problem(MONGO_UNAVAILABLE, describe(error)) from error
+        if not found:
+            raise Problem(NOT_FOUND, f"no write has the token {text}, or that is long ago")
+        committed = all(word == "committed" for word in found.values())
+        return _json({"token": str(token), "committed": committed, "mappings": found})
 
     def _asked_about(self, request: Request) -> list[Store]:
         """The stores of the mapping that is named in the query, or of all."""
@@ -92,20 +87,6 @@ class Sync:
         if not stores:
             raise Problem(NOT_FOUND, f"there is no mapping {asked!r}")
         return stores
-
-    async def _standing(self, mapping: Mapping, entry_id: EntryId) -> Standing | None:
-        """How far this entry is; None when the mapping has no entry as new."""
-        backlog = await read_backlog(self._redis, mapping)
-        if entry_id > backlog.last_entry:
-            return None
-        if not backlog.committed(entry_id):
-            return "pending"
-        names = Names(mapping.prefix)
-        if await is_aside(self._redis, names, entry_id):
-            return "pending"
-        if await refusal_of(self._redis, names, entry_id) is not None:
-            return "refused"
-        return "lost" if await is_lost(self._redis, names, entry_id) else "committed"
 
 
 def _inspection_json(inspection: Inspection) -> dict[str, Any]:
@@ -125,7 +106,7 @@ def _mapping_json(state: MappingState) -> dict[str, Any]:
         "engine": state.engine,
         "capture": state.capture.as_dict() if state.capture else None,
         "last_entry": str(backlog.last_entry) if backlog else None,
-        "watermark": str(backlog.watermark) if backlog else None,
+        "watermark": str(backlog.acked.token.id) if backlog else None,
         "backlog": backlog.entries if backlog else None,
         "lag": backlog.lag if backlog else None,
         "worker": backlog.worker if backlog else None,

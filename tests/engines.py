@@ -43,7 +43,8 @@ async def uncaptured(engine: Engine, document_id: str, document: bytes | None) -
     """Set or delete a key as if the recipe were missing: Redis tells it, and it is not captured."""
     since = await last_entry(engine.redis, engine.names)
     async with leased(engine) as token:
-        assert await engine.restore(document_id, document, since=since, token=token)
+        life = await engine.life()
+        assert await engine.restore(document_id, document, since=since, token=token, life=life)
 
 
 @dataclass(frozen=True, slots=True)

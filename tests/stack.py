@@ -22,9 +22,12 @@ from redis.exceptions import RedisError
 
 from gears.backlog import read_backlog
 from gears.documents.stored import encode
+from gears.log import Logged
 from gears.mapping import Mapping
 from gears.reconciling import read_reconciler
 from gears.settings import Settings
+from gears.stream import NOTHING, Token
+from gears.version import version_of
 from service.embedded import leash, servers
 from service.embedded.child import Child
 from service.embedded.setup import LOOPBACK, Setup
@@ -45,6 +48,28 @@ def free_port() -> int:
 def encoded(mapping: Mapping, document_id: str, document: object, version: int) -> bytes:
     """What MongoDB is to hold of a document."""
     return encode(mapping, document_id, to_json(document), version).raw
+
+
+def logged(version: int, entry: Token = NOTHING) -> Logged:
+    """A batch of this version for the log, up to an entry."""
+    return Logged(version, entry, entry)
+
+
+async def newest_version(stack: "Stack", prefix: str = "notes") -> int:
+    """The version of the newest batch."""
+    [found] = (
+        await stack.mongo_client.test.sync_log.find({"_id": {"$gt": f"{prefix} ", "$lt": f"{prefix} g"}})
+        .sort("_id", -1)
+        .to_list(1)
+    )
+    return int(found["v"])
+
+
+async def far_ahead(stack: "Stack", prefix: str = "notes") -> int:
+    """A version above all that were given."""
+    found = await stack.mongo_client.test.sync_log.find_one({"_id": prefix})
+    assert found is not None
+    return version_of(int(found["term"]) + 1000, 1)
 
 
 async def eventually(probe: Callable[[], Awaitable[Any]], *, within: float = 10.0, pause: float = 0.01) -> Any:

@@ -8,13 +8,14 @@ import pytest
 from bson import Decimal128, Int64, ObjectId
 
 from gears.documents.stored import Stored, read_stored
+from gears.log import Head
 from gears.mapping import parse_mappings
-from gears.stream import farthest
-from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compare, is_equal
-from worker.prove import read_skipped
+from gears.version import foreign, highest
+from worker.compare import Kind, Other, RedisState, Verdict, compare, is_equal
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]
-NEWEST = 100
+HEAD = Head(term=3, late=((60, 70), (80, 90)))
+NEWEST = highest(HEAD.term)
 
 
 def stored(version: int | None = 50, **fields: Any) -> Stored:
@@ -30,7 +31,7 @@ def text(rest: bytes) -> bytes:
 
 
 def verdict(state: RedisState, document: Stored | None, deleted_at: int | None = None) -> Verdict:
-    return compare(MAPPING, state, document, deleted_at, Horizon(NEWEST))
+    return compare(MAPPING, state, document, deleted_at, HEAD)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_at_most_five_fields_are_named() -> None:
         (b"{}", stored(None, n=1), None, Kind.STALE),
         (b"{}", stored(NEWEST, n=1), None, Kind.STALE),
         (b"{}", stored(NEWEST + 1, n=1), None, Kind.AHEAD),
-        (b"{}", stored(NEWEST + 1), None, Kind.AHEAD),
+        (text(b"{}"), stored(NEWEST + 1), None, Kind.EQUAL),
         (Other.ABSENT, stored(), None, Kind.COLD),
         (Other.ABSENT, stored(NEWEST + 1), None, Kind.COLD),
         (Other.ABSENT, stored(50), 49, Kind.COLD),
@@ -116,20 +117,20 @@ def test_every_pair_of_states_has_a_kind(
 @pytest.mark.parametrize(
     ("state", "document", "deleted_at", "kind"),
     [
-        (b"{}", stored(70, n=1), None, Kind.AHEAD),
-        (text(b"{}"), stored(70), None, Kind.EQUAL),
+        (b"{}", stored(61, n=1), None, Kind.AHEAD),
+        (b"{}", stored(69, n=1), None, Kind.AHEAD),
+        (text(b"{}"), stored(69), None, Kind.EQUAL),
         (b"{}", stored(60, n=1), None, Kind.STALE),
-        (b"{}", stored(71, n=1), None, Kind.STALE),
+        (b"{}", stored(70, n=1), None, Kind.STALE),
         (b"{}", None, 61, Kind.AHEAD),
         (b"{}", None, 60, Kind.MISSING),
         (b"{}", None, 85, Kind.AHEAD),
     ],
 )
-def test_a_version_that_the_stream_skipped_is_ahead_unless_both_sides_are_equal(
+def test_what_came_late_is_ahead_unless_both_sides_are_equal(
     state: RedisState, document: Stored | None, deleted_at: int | None, kind: Kind
 ) -> None:
-    horizon = Horizon(NEWEST, skipped=read_skipped(b"0-60 0-70 0-80 0-90 "))
-    assert compare(MAPPING, state, document, deleted_at, horizon).kind is kind
+    assert verdict(state, document, deleted_at).kind is kind
 
 
 def test_a_document_without_a_version_is_legacy() -> None:
@@ -143,18 +144,13 @@ def test_a_document_too_deep_to_be_read_is_drift_not_an_error() -> None:
     assert verdict(deep, None).kind is Kind.MISSING
 
 
-def test_what_is_too_far_ahead_was_written_by_somebody_else() -> None:
-    for horizon in (Horizon(NEWEST), Horizon(0, clock=NEWEST)):
-        far = farthest(NEWEST)
-        for version, differs in ((far, Kind.AHEAD), (far + 1, Kind.STALE)):
-            legacy = version > far
-            assert compare(MAPPING, text(b'{"n":1}'), stored(version, n=2), None, horizon) == Verdict(
-                differs, ("n",), legacy
-            )
-            assert compare(MAPPING, Other.ABSENT, stored(version), None, horizon) == Verdict(Kind.COLD, (), legacy)
-        assert compare(MAPPING, text(b'{"n":1}'), stored(far + 1, n=1), None, horizon) == Verdict(Kind.EQUAL, (), True)
-        assert compare(MAPPING, b'{"n":1}', None, far, horizon).kind is Kind.AHEAD
-        assert compare(MAPPING, b'{"n":1}', None, far + 1, horizon).kind is Kind.MISSING
+@pytest.mark.parametrize("far", [foreign(NEWEST), 2**63 - 1])
+def test_what_no_term_can_have_given_was_written_by_somebody_else(far: int) -> None:
+    assert verdict(text(b'{"n":1}'), stored(far, n=2)) == Verdict(Kind.STALE, ("n",), legacy=True)
+    assert verdict(text(b'{"n":1}'), stored(far, n=1)) == Verdict(Kind.EQUAL, (), legacy=True)
+    assert verdict(Other.ABSENT, stored(far)) == Verdict(Kind.COLD, (), legacy=True)
+    assert verdict(Other.ABSENT, stored(50), far).kind is Kind.COLD
+    assert verdict(b'{"n":1}', None, far).kind is Kind.MISSING
 
 
 @pytest.mark.parametrize(

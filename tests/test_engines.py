@@ -11,7 +11,6 @@ import pytest_asyncio
 from redis.exceptions import ResponseError
 
 from gears.aside import value_of
-from gears.checkpoint import Checkpoint
 from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
 from gears.engines.detect import detect
 from gears.errors import (
@@ -25,11 +24,10 @@ from gears.errors import (
     Unchecked,
 )
 from gears.mapping import Mapping
-from gears.redis import connect, server_run
-from gears.stream import TICKET_TTL, EntryId, Names
+from gears.redis import connect
+from gears.stream import BACKFILL, TICKET_TTL, EntryId, Names
 from tests.engines import ALL_KINDS, KindStack, leased, uncaptured
 from tests.stack import eventually
-from worker.room import end_rewind, forget, mark_checked
 
 NAMES = Names("todos")
 LIMIT = 1000
@@ -56,9 +54,13 @@ async def engine(system: KindStack) -> AsyncIterator[Engine]:
     async with connect(system.redis_url, timeout=5) as redis:
         engine = await open_engine(redis, Mapping("todos", "test", "todos"))
         await engine.install()
-        async with leased(engine) as token:
-            await mark_checked(redis, NAMES, await server_run(redis), token)
+        await checked(engine)
         yield engine
+
+
+async def checked(engine: Engine, life: str | None = None) -> None:
+    """Say that in this life, by default the present one, Redis has forgotten nothing."""
+    await engine.redis.set(NAMES.checked, await engine.life() if life is None else life)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -71,12 +73,12 @@ async def working(system: KindStack) -> KindStack:
 
 async def entries(engine: Engine) -> list[dict[str, Any]]:
     found: Any = await engine.redis.xrange(NAMES.stream)
-    return [{k.decode(): v.decode() for k, v in fields.items() if k != b"r"} for _, fields in found]
+    return [{k.decode(): v.decode() for k, v in fields.items() if k != b"l"} for _, fields in found]
 
 
 async def put(engine: Engine, document_id: str, document: object) -> EntryId:
     written = await engine.put(document_id, json.dumps(document).encode(), Any_(), backlog_limit=LIMIT)
-    return written.id
+    return written.token.id
 
 
 async def get(engine: Engine, document_id: str) -> Any:
@@ -88,15 +90,17 @@ async def test_the_server_is_found_to_have_this_engine(system: KindStack, engine
     assert await detect(engine.redis) == system.kind.engine == engine.name
 
 
-async def test_what_redis_may_have_forgotten_equals_nothing(engine: Engine) -> None:
+async def test_what_redis_may_have_forgotten_is_no_condition(engine: Engine) -> None:
     await put(engine, "1", {})
-    async with leased(engine) as token:
-        await mark_checked(engine.redis, NAMES, b"another run", token)
+    await checked(engine, "another life")
     before = await entries(engine)
     with pytest.raises(Unchecked):
         await engine.put("1", b"{}", Equals(b"{}"), backlog_limit=LIMIT)
     with pytest.raises(Unchecked):
         await engine.delete("1", Equals(b"{}"), backlog_limit=LIMIT)
+    with pytest.raises(Unchecked):
+        await engine.put("2", b"{}", Absent(), backlog_limit=LIMIT)
+    assert not await engine.backfill(b"todos:1", BACKFILL)
     assert await entries(engine) == before
     await put(engine, "1", {"without": "a condition"})
 
@@ -125,12 +129,12 @@ async def test_put_stores_the_document_and_adds_one_entry(engine: Engine) -> Non
     assert (first.existed, json.loads(first.document)) == (False, {"a": -5})
     second = await engine.put("1", '{"ä": "😀 it\'s"}'.encode(), Equals(first.document), backlog_limit=LIMIT)
     assert (second.existed, json.loads(second.document)) == (True, {"ä": "😀 it's"})
-    assert second.id > first.id
+    assert second.token.id > first.token.id
     assert await entries(engine) == [{"k": "todos:1", "e": "json.set"}] * 2
     reply: Any = await engine.redis.xrevrange(NAMES.stream, count=1)
     [(newest, fields)] = reply
-    assert EntryId.parse(newest) == second.id
-    assert fields[b"r"] == await server_run(engine.redis)
+    assert EntryId.parse(newest) == second.token.id
+    assert fields[b"l"].decode() == second.token.life == await engine.life()
 
 
 @pytest.mark.parametrize("condition", [Present(), Equals(b"{}")])
@@ -182,7 +186,7 @@ async def test_delete_leaves_one_entry_and_a_mark_of_it(engine: Engine, *, there
     assert deleted.existed == there
     assert not await engine.redis.exists("todos:1")
     assert await entries(engine) == [{"k": "todos:1", "e": "del"}]
-    assert await engine.redis.get(NAMES.gone + "1") == str(deleted.id).encode()
+    assert await engine.redis.get(NAMES.gone + "1") == str(deleted.token.id).encode()
 
 
 async def ticket(engine: Engine, document_id: str) -> bytes:
@@ -256,7 +260,7 @@ async def test_what_was_read_before_a_write_comes_too_late_whatever_became_of_th
 
 
 async def observe(engine: Engine, events: list[tuple[bytes, str]]) -> None:
-    await engine.observe(events, token="ours", run=await server_run(engine.redis))
+    await engine.observe(events, token="ours", life=await engine.life())
 
 
 async def plain(engine: Engine, write: str, document_id: str) -> None:
@@ -326,22 +330,22 @@ async def test_who_lost_the_lease_notices_nothing(engine: Engine) -> None:
         if held is not None:
             await engine.redis.set(engine.names.lease, held)
         with pytest.raises(LeaseLost):
-            await engine.observe([(b"todos:1", "del")], token="ours", run=await server_run(engine.redis))
+            await engine.observe([(b"todos:1", "del")], token="ours", life=await engine.life())
     assert await entries(engine) == []
 
 
-async def test_what_another_run_of_the_server_told_of_is_not_noticed(engine: Engine) -> None:
+async def test_what_was_told_of_in_another_life_is_not_noticed(engine: Engine) -> None:
     if engine.captures_plain_clients:
         pytest.skip("this engine captures plain clients' writes as they are made")
     await engine.redis.set(engine.names.lease, "ours")
     with pytest.raises(Rewound):
-        await engine.observe([(b"todos:1", "json.set")], token="ours", run=b"01234567")
+        await engine.observe([(b"todos:1", "json.set")], token="ours", life="another")
     assert await entries(engine) == []
 
 
 async def restore(engine: Engine, document: bytes | None, *, since: EntryId) -> bool:
     async with leased(engine) as token:
-        return await engine.restore("1", document, since=since, token=token)
+        return await engine.restore("1", document, since=since, token=token, life=await engine.life())
 
 
 @pytest.mark.parametrize("lost", [b'{"lost":1}', None])
@@ -359,13 +363,7 @@ async def test_who_lost_the_lease_restores_nothing(engine: Engine) -> None:
             await engine.redis.set(engine.names.lease, held)
         for document in (b'{"lost":1}', None):
             with pytest.raises(LeaseLost):
-                await engine.restore("1", document, since=since, token="ours")
-        with pytest.raises(LeaseLost):
-            await forget(engine.redis, NAMES, b"01234567", Checkpoint(since, since), after=since, token="ours")
-        with pytest.raises(LeaseLost):
-            await end_rewind(engine.redis, NAMES, "ours")
-        with pytest.raises(LeaseLost):
-            await mark_checked(engine.redis, NAMES, b"01234567", "ours")
+                await engine.restore("1", document, since=since, token="ours", life=await engine.life())
     assert len(await entries(engine)) == 1
     assert await get(engine, "1") == {"new": 1}
 
@@ -510,7 +508,7 @@ async def test_the_worker_installs_a_recipe_that_is_gone(working: KindStack, new
         assert await engine.remove()
         await eventually(lambda: _works(engine), within=5)
     await working.set(new_id, {})
-    await eventually(lambda: _is(working, new_id, {"id": new_id}), within=1)
+    await eventually(lambda: _is(working, new_id, {"id": new_id}), within=5)
 
 
 async def _is(stack: KindStack, document_id: str, document: dict[str, Any] | None) -> bool:

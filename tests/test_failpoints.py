@@ -17,12 +17,10 @@ import pytest
 import pytest_asyncio
 from bson import Int64
 
-from gears.backlog import last_entry
 from gears.engines import Engine, open_engine
-from gears.redis import server_run
-from gears.stream import EntryId, Names
+from gears.stream import Names
 from tests.engines import KindStack, uncaptured
-from tests.stack import Process, Stack, eventually
+from tests.stack import Process, Stack, eventually, far_ahead
 from tests.test_audit import audit
 from tests.test_embedded import Launcher
 from tests.test_rewind import lose_everything_since, recovered
@@ -32,7 +30,7 @@ COMMITTING = (
     "states read",
     "tombstones written",
     "documents written",
-    "checkpoint written",
+    "log written",
     "dead letters kept",
     "refusals recorded",
     "fenced off",
@@ -42,15 +40,15 @@ COMMITTING = (
     "acknowledged",
     "released",
 )
-REWINDING = ("stream moved on", "deletes given back", "documents given back")
-REPAIRING = ("backfills queued", "room made", "one of them rolled back")
+REWINDING = ("life learnt", "given back", "checked")
+REPAIRING = ("backfills queued", "one of them rolled back")
 EXCHANGING = ("parked", "taken out")
 """Tested in `test_dependent.py`."""
 ANSWERING = ("written to Redis", "confirmed")
 LISTENING = ("plain writes heard", "plain writes captured")
 OTHERS = {
     *("fill put right", "recipe installed", "child started", "drift found", "absent keys deleted"),
-    "deleting a refused key",
+    *("deleting a refused key", "missing documents captured"),
 }
 NAMES = Names("notes")
 
@@ -167,7 +165,7 @@ class Writers:
         if not engine.captures_plain_clients:
             await self.stack.redis_client.set(NAMES.lease, "before")  # a worker's that listened until now
             events = [(key.encode(), "json.set") for key in (kept, unnamed)]
-            await engine.observe(events, token="before", run=await server_run(engine.redis))
+            await engine.observe(events, token="before", life=await engine.life())
             await self.stack.redis_client.delete(NAMES.lease)
 
         async def captured() -> bool:
@@ -257,10 +255,9 @@ async def test_a_repair_interrupted_at_every_step_is_completed_in_the_right_dire
     await committer.start()
     try:
         engine = await engine_of(running)
-        since = await last_entry(running.redis_client, NAMES)
         for what in ("missing", "changed"):
             await uncaptured(engine, f"{new_id}-{what}", b'{"id":"%b-%b","n":5}' % (new_id.encode(), what.encode()))
-        ahead = {"n": 6, "_sync.v": Int64(EntryId(since.ms + 3_600_000, 0).version)}
+        ahead = {"n": 6, "_sync.v": Int64(await far_ahead(running))}
         ids = [f"{new_id}-kept", f"{new_id}-deleted"]
         await running.mongo_client.test.notes.update_many({"id": {"$in": ids}}, {"$set": ahead})
         command = [sys.executable, "-m", "worker", "audit", "--repair", "--mapping", "notes"]

@@ -7,11 +7,17 @@ import pytest
 from bson import Int64
 
 from gears.backlog import last_entry
-from gears.stream import EntryId, Names, farthest
+from gears.stream import Names
+from gears.version import version_of
 from tests.stack import Stack, eventually
 from tests.test_audit import audit, counts
 
-FOREIGN = {"the highest": 2**63 - 1, "a hundred and fifty years ahead": 2**63 - 2**61, "negative": -5}
+FOREIGN = {
+    "the highest": 2**63 - 1,
+    "a hundred and fifty years ahead": 2**63 - 2**61,
+    "negative": -5,
+    "some terms ahead": version_of(2_000_000, 7),
+}
 PATIENT = {"WT_MONGO_TIMEOUT": "30"}  # the machine may be busy
 
 
@@ -96,10 +102,3 @@ async def test_an_impossible_tombstone_moves_no_stream(own_stack: Stack) -> None
         await stream_is_near_the_clock(own_stack)
     finally:
         await worker.kill()
-
-
-def test_no_number_of_such_versions_uses_up_the_ids() -> None:
-    newest = EntryId(int(time.time() * 1000), 0).version
-    for _ in range(40):
-        newest = EntryId.of_version(farthest(newest)).next.version
-    assert EntryId.parse(str(EntryId.of_version(newest + 1_000_000))).version == newest + 1_000_000

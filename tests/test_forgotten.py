@@ -10,11 +10,10 @@ import pytest
 import pytest_asyncio
 from bson import Int64
 
-from gears.backlog import last_entry
-from gears.redis import server_run
+from gears.engines import open_engine
 from gears.stream import BACKFILL, EntryId, Names
 from tests.engines import KindStack
-from tests.stack import Stack, eventually
+from tests.stack import Stack, eventually, newest_version
 from tests.test_given_back import arrives_late
 from tests.test_rewind import in_mongodb, in_redis, lose_everything_since, put, recovered, standing
 
@@ -78,7 +77,7 @@ async def test_no_token_of_a_backlog_is_called_committed_when_only_the_checkpoin
     await in_twos.worker.start()
     await recovered(in_twos)
     await put(in_twos, "after", 0)
-    expected = dict.fromkeys("ab", "committed") | dict.fromkeys("cd", "lost")
+    expected = dict.fromkeys("ab", "committed") | dict.fromkeys("cd", "unknown")
     assert {i: await standing(in_twos, token) for i, token in tokens.items()} == expected
 
 
@@ -112,7 +111,8 @@ async def test_what_was_committed_is_not_called_lost_though_documents_of_the_nex
     await own_stack.worker.start()
     await own_stack.drained("notes")
     await own_stack.worker.stop()
-    later = EntryId.parse(await queue(own_stack, "a", n=2)).version
+    await queue(own_stack, "a", n=2)
+    later = await newest_version(own_stack) + 1
     await own_stack.mongo_client.test.notes.update_one({"id": "a"}, {"$set": {"n": 2, "_sync.v": Int64(later)}})
     await lose(own_stack)
     await own_stack.worker.start()
@@ -224,12 +224,12 @@ async def test_what_arrives_late_after_a_restart_is_known_as_such_though_nothing
     await own_stack.redis_client.flushall()
     await eventually(lambda: own_stack.get("a", "notes"), within=20)
     await recovered(own_stack)
-    last = await last_entry(own_stack.redis_client, NAMES)
+    late = await newest_version(own_stack) + 1
     await own_stack.redis.kill()
     await own_stack.redis.start()
     await recovered(own_stack)
     await put(own_stack, "b", 1)
-    await arrives_late(own_stack, "a", 2, last.next.version)
+    await arrives_late(own_stack, "a", 2, late)
 
     async def given() -> bool:
         return bool((await own_stack.get("a", "notes"))["n"] == 2)
@@ -314,7 +314,7 @@ async def test_what_redis_was_given_back_is_missed_when_redis_falls_back_to_amid
     await own_stack.worker.stop()
     await lose(own_stack)
     only = "notes=test.notes:id"
-    await own_stack.worker.start(wait=False, FAILPOINTS="freeze stream moved on", MAPPINGS=only)
+    await own_stack.worker.start(wait=False, FAILPOINTS="freeze given back", MAPPINGS=only)
     await own_stack.worker.reaches_failpoint()
     shutil.rmtree(own_stack.folder / "snapshot")
     snapshot(own_stack)
@@ -342,7 +342,8 @@ async def test_a_backfill_after_a_restart_is_no_write(own_stack: Stack) -> None:
     await put(own_stack, "a", 1)
     await own_stack.worker.stop()
     await lose(own_stack)
-    entry: Any = {"k": "notes:a", "e": BACKFILL, "r": await server_run(own_stack.redis_client)}
+    engine = await open_engine(own_stack.redis_client, own_stack.settings.mappings[1])
+    entry: Any = {"k": "notes:a", "e": BACKFILL, "l": await engine.life()}
     await own_stack.redis_client.xadd(NAMES.stream, entry)
     await own_stack.worker.start()
     await recovered(own_stack)

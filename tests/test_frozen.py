@@ -34,7 +34,9 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sta
     try:
         await stack.start()
         for n in range(5):
-            assert (await stack.client.put(f"/notes/{n}", json={"n": n})).status_code == 201
+            put = await stack.client.put(f"/notes/{n}", json={"n": n})
+            assert put.status_code == 201
+        stack.env["TOKEN"] = put.headers["Sync-Token"]
         assert (await stack.client.get("/notes")).status_code == 200
         yield stack
     finally:
@@ -103,7 +105,9 @@ async def test_what_is_asked_about_the_system_is_answered_soon(running: Stack, f
         return answer.status_code == 503 and f"{frozen}: no answer within" in answer.json()["detail"]
 
     await eventually(not_ready, within=SOON)
-    overview, token, _ = await gather(*(soon(running, "GET", path) for path in ("/sync", "/sync/1-0", "/sync/audits")))
+    overview, token, _ = await gather(
+        *(soon(running, "GET", path) for path in ("/sync", f"/sync/{running.env['TOKEN']}", "/sync/audits"))
+    )
     assert overview.status_code == 200
     assert "no answer within" in overview.json()["errors"][frozen]
     assert token.status_code == {"mongo": 200, "redis": 503}[frozen]

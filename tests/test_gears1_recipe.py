@@ -16,6 +16,7 @@ from tests.stack import eventually
 
 TEXT = recipe("gears1_writes.py") + recipe("gears1.py")
 NAMES = Names("todos")
+LIFE, MEMORY = "l1", "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeFuture:
@@ -37,7 +38,7 @@ class FakeGears:
 
     def execute(self, *command: object) -> object:
         self.sent.append(command)
-        return self.replies.get(str(command[0]))
+        return self.replies.get(" ".join(map(str, command[:2])), self.replies.get(str(command[0])))
 
     def load(self) -> SimpleNamespace:
         config = {"version": "v", "queued": []}
@@ -50,11 +51,10 @@ class FakeGears:
 @pytest.fixture
 def gears() -> FakeGears:
     """RedisGears, on a master with memory left."""
-    return FakeGears(
-        ROLE=["master"],
-        INFO="run_id:0123456789abcdef\r\nmaxmemory_policy:noeviction\r\nmaxmemory:0\r\n",
-        TIME=["1700000000", "0"],
-    )
+    info = f"run_id:0123456789abcdef\r\nmaster_replid:{MEMORY}\r\nmaxmemory_policy:noeviction\r\nmaxmemory:0\r\n"
+    gears = FakeGears(ROLE=["master"], INFO=info, TIME=["1700000000", "0"], PTTL=-1)
+    gears.replies[f"GET {NAMES.life}"] = f"{LIFE} {MEMORY}"
+    return gears
 
 
 def test_the_recipe_is_python_3_7() -> None:
@@ -87,28 +87,34 @@ def test_capture_adds_an_entry_and_the_mark_of_a_delete(gears: FakeGears) -> Non
     gears.replies |= {"XADD": "7-1", "EXISTS": 0, "TYPE": "ReJSON-RL"}
     loaded = gears.load()
     loaded.capture({"key": "todos:a:b", "event": "del"})
-    assert ("XADD", NAMES.stream, "*", "k", "todos:a:b", "e", "del", "r", "01234567") in gears.sent
+    assert ("XADD", NAMES.stream, "*", "k", "todos:a:b", "e", "del", "l", LIFE) in gears.sent
     assert ("DEL", NAMES.ticket + "a:b") in gears.sent
     assert gears.sent[-1] == ("SET", NAMES.gone + "a:b", "7-1")
     loaded.capture({"key": bytearray(b"todos:\xff"), "event": "del"})
     assert gears.sent[-1] == ("SET", NAMES.gone.encode() + b"\xff", "7-1")
 
 
-def test_the_first_entry_of_a_run_leaps_if_the_stream_is_ahead_of_the_clock(gears: FakeGears) -> None:
+@pytest.mark.parametrize("kept", [None, f"{LIFE} another"])
+def test_a_life_that_is_kept_with_another_memory_is_over(gears: FakeGears, kept: str | None) -> None:
+    gears.replies |= {f"GET {NAMES.life}": kept, "TIME": ["1700000000", "5"]}
+    life = gears.load().present_life()
+    assert life == f"01234567{1_700_000_000_000_005:013x}{NAMES.tag}"
+    assert gears.sent[-1] == ("SET", NAMES.life, f"{life} {MEMORY}")
+
+
+def test_a_key_with_a_time_to_live_is_captured_with_its_document(gears: FakeGears) -> None:
+    gears.replies |= {"XADD": "7-1", "EXISTS": 1, "TYPE": "ReJSON-RL", "PTTL": 500, "JSON.GET": '{"n":1}', "XLEN": 1}
     loaded = gears.load()
-    gears.replies |= {"XADD": "5000000999-7", "TIME": ["4999999", "0"]}
-    loaded.add("todos:1", "del")
-    fields = ("k", "todos:1", "e", "del", "r", "01234567")
-    assert gears.sent[-2:] == [
-        ("XDEL", "sync:{todos}", "5000000999-7"),
-        ("XADD", "sync:{todos}", f"{5000000999 + 60_000 + 0x01234567 % 60_000}-0", *fields),
-    ]
-    loaded.add("todos:1", "del")
-    assert gears.sent[-1] == ("XADD", "sync:{todos}", "*", *fields)
-    loaded.shared().begun = False
-    gears.replies["TIME"] = ["5000000", "0"]
-    loaded.add("todos:1", "del")
-    assert gears.sent[-1] == ("TIME",)
+    kept = ("XADD", NAMES.stream, "*", "k", "todos:1", "e", "expire", "l", LIFE, "d", '{"n":1}')
+    loaded.capture({"key": "todos:1", "event": "json.set"})
+    assert gears.sent[-1] == kept
+    gears.sent.clear()
+    loaded.capture({"key": "todos:1", "event": "expire"})
+    assert [command for command in gears.sent if command[0] == "XADD"] == [kept]
+    gears.sent.clear()
+    gears.replies |= {"XLEN": 0, "HGETALL": {}}
+    loaded.capture({"key": "todos:1", "event": "expire"})
+    assert not [command for command in gears.sent if command[0] == "XADD"], "nothing waits"
 
 
 def test_capture_passes_over_what_is_no_document(gears: FakeGears) -> None:
@@ -121,13 +127,17 @@ def test_release_lets_go_up_to_the_watermark_and_tells_the_refused(gears: FakeGe
     loaded = gears.load()
     committed, refused, waiting, aside = FakeFuture(), FakeFuture(), FakeFuture(), FakeFuture()
     held = [
-        loaded.Held((4, 0), ["4-0"], 0, aside, "+OK"),
-        loaded.Held((5, 0), ["5-0"], 0, committed, "+OK"),
-        loaded.Held((6, 1), ["6-0", "6-1"], 0, refused, "+OK"),
-        loaded.Held((7, 0), ["7-0"], 0, waiting, "+OK"),
+        loaded.Held(LIFE, (4, 0), ["4-0"], 0, aside, "+OK"),
+        loaded.Held(LIFE, (5, 0), ["5-0"], 0, committed, "+OK"),
+        loaded.Held(LIFE, (6, 1), ["6-0", "6-1"], 0, refused, "+OK"),
+        loaded.Held(LIFE, (7, 0), ["7-0"], 0, waiting, "+OK"),
     ]
     loaded.shared().held = deque(held)
-    gears.replies |= {"GET": "6-1", "ZRANGEBYSCORE": ["6-0 too\nlarge"], "HKEYS": ["4-0", "3-0"]}
+    gears.replies |= {
+        f"GET {NAMES.acked}": f"5 {LIFE}.6-1",
+        "ZRANGEBYSCORE": [f"{LIFE}.6-0 too\nlarge"],
+        "HKEYS": [f"{LIFE}.4-0", f"{LIFE}.3-0"],
+    }
     assert loaded.release() == 2
     assert aside.reply is None
     assert committed.reply == "+OK"
@@ -135,20 +145,19 @@ def test_release_lets_go_up_to_the_watermark_and_tells_the_refused(gears: FakeGe
     assert waiting.reply is None
 
 
-def test_release_tells_what_redis_has_lost_also_when_ids_went_back(gears: FakeGears) -> None:
+def test_release_tells_what_redis_may_have_lost(gears: FakeGears) -> None:
     loaded = gears.load()
-    before, lost, after, refused = FakeFuture(), FakeFuture(), FakeFuture(), FakeFuture()
+    lost, after, refused = FakeFuture(), FakeFuture(), FakeFuture()
     held = [
-        loaded.Held((7, 0), ["7-0"], 0, before, "+OK"),
-        loaded.Held((7, 1), ["7-1"], 0, lost, "+OK"),
-        loaded.Held((5, 0), ["5-0"], 0, after, "+OK"),
-        loaded.Held((6, 0), ["6-0"], 0, refused, "+OK"),
+        loaded.Held("before", (7, 1), ["7-1"], 0, lost, "+OK"),
+        loaded.Held(LIFE, (5, 0), ["5-0"], 0, after, "+OK"),
+        loaded.Held("before", (6, 0), ["6-0"], 0, refused, "+OK"),
     ]
     loaded.shared().held = deque(held)
-    gears.replies |= {"GET": "9-1", "LRANGE": ["0-0 1-0", "7-0 9-0"], "ZRANGEBYSCORE": ["6-0 too large"]}
-    assert loaded.release() == 4
+    gears.replies |= {f"GET {NAMES.acked}": f"5 {LIFE}.9-1", "ZRANGEBYSCORE": ["before.6-0 too large"]}
+    assert loaded.release() == 3
     assert ("ZRANGEBYSCORE", NAMES.refused, 5, 7) in gears.sent
-    assert before.reply == after.reply == "+OK"
+    assert after.reply == "+OK"
     assert refused.reply == "-ERR writethrough: refused: too large"
     assert str(lost.reply).startswith("-ERR writethrough: not confirmed, Redis was emptied")
 
@@ -176,7 +185,7 @@ async def test_time_is_up_without_any_worker(gears: FakeGears) -> None:
 async def test_time_is_up_also_for_who_was_held_by_a_session_that_is_gone(gears: FakeGears) -> None:
     loaded, future = gears.load(), FakeFuture()
     state = loaded.shared()
-    state.held.append(loaded.Held((5, 0), ["5-0"], 0, future, "+OK"))
+    state.held.append(loaded.Held(LIFE, (5, 0), ["5-0"], 0, future, "+OK"))
     state.watched = True
     names = loaded.watch.__globals__
     del names["TICK"]

@@ -1,26 +1,21 @@
 """Promises 1 to 4 for what Redis is given back after it forgot it, and for what reaches MongoDB only then."""
 
 import shutil
+from itertools import count
 
-import anyio
 import pytest
 from bson import Int64
 
 from gears.changes import Upsert
-from gears.checkpoint import Checkpoint
 from gears.dependent import Changes
-from gears.engines import open_engine
-from gears.errors import LeaseLost
 from gears.mongo import Store, open_client
-from gears.redis import connect, own_wire, server_run
-from gears.rewind_store import RewindStore
-from gears.stream import ZERO, EntryId, Names
+from gears.stream import EntryId, Names, Token
 from tests.engines import KindStack
-from tests.stack import Stack, encoded, eventually
+from tests.stack import Stack, encoded, eventually, logged, newest_version
 from tests.test_rewind import in_mongodb, in_redis, lose_everything_since, put, recovered, standing
-from worker.commit import Committer
-from worker.lease import Lease
-from worker.reporter import Reporter
+
+_NUMBERS = count(1)
+"""Versions of batches long ago."""
 
 
 async def arrives_late(stack: Stack, document_id: str, n: int, version: int) -> None:
@@ -29,7 +24,7 @@ async def arrives_late(stack: Stack, document_id: str, n: int, version: int) -> 
     late = Upsert(document_id, version, encoded(mapping, document_id, {"n": n}, version))
     client = open_client(stack.mongo_uri, timeout=5)
     try:
-        await Store(client, mapping).commit(Changes.of([late]), Checkpoint(ZERO, ZERO))
+        await Store(client, mapping).commit(Changes.of([late]), logged(next(_NUMBERS)))
     finally:
         client.close()
     await stack.redis_client.set(Names("notes").sweep, "asked for by a test")
@@ -39,11 +34,12 @@ async def test_what_was_under_way_when_redis_forgot_it_replaces_nothing_that_was
     await own_stack.start()
     await put(own_stack, "older", 0)
     shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
-    last = EntryId.parse(await put(own_stack, "lost", 1))
+    await put(own_stack, "lost", 1)
+    late = await newest_version(own_stack) + 1
     await lose_everything_since(own_stack, "snapshot")
     await recovered(own_stack)
-    await arrives_late(own_stack, "lost", 2, last.next.version)
-    await arrives_late(own_stack, "older", 2, last.next.version)
+    await arrives_late(own_stack, "lost", 2, late)
+    await arrives_late(own_stack, "older", 2, late)
     expected = {"lost": {"id": "lost", "n": 1}, "older": {"id": "older", "n": 2}}
 
     async def settled() -> bool:
@@ -59,12 +55,13 @@ async def test_what_was_under_way_when_redis_forgot_it_replaces_nothing_that_was
 
 async def late_after_a_restart(stack: Stack) -> None:
     """Redis was restarted; what had been under way, a newer state of `a`, arrives afterwards and is given to Redis."""
-    last = EntryId.parse(await put(stack, "a", 1))
+    await put(stack, "a", 1)
+    late = await newest_version(stack) + 1
     await stack.redis.kill()
     await stack.redis.start()
     await recovered(stack)
     await put(stack, "b", 1)
-    await arrives_late(stack, "a", 2, last.next.version)
+    await arrives_late(stack, "a", 2, late)
 
     async def given() -> bool:
         document = await stack.get("a", "notes")
@@ -85,11 +82,12 @@ async def test_what_was_under_way_when_redis_was_restarted_is_newer_than_what_re
 
 async def test_a_deleted_document_that_arrived_late_is_not_given_back(own_stack: Stack) -> None:
     await own_stack.start()
-    late = EntryId.parse(await put(own_stack, "deleted", 1))
+    await put(own_stack, "deleted", 1)
+    late = await newest_version(own_stack)
     assert (await own_stack.client.delete("/notes/deleted")).status_code == 204
     await put(own_stack, "kept", 1)
     await own_stack.worker.stop()
-    await own_stack.mongo_client.test.notes.insert_one({"id": "deleted", "n": 1, "_sync": {"v": Int64(late.version)}})
+    await own_stack.mongo_client.test.notes.insert_one({"id": "deleted", "n": 1, "_sync": {"v": Int64(late)}})
     await own_stack.redis_client.flushall()
     await own_stack.worker.start(wait=False)
     await recovered(own_stack)
@@ -142,8 +140,8 @@ async def test_a_rewind_that_redis_forgets_leaves_nothing_in_mongodb_above_what_
     await put(own_stack, "a", 1)
     await own_stack.worker.stop()
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
-    await own_stack.redis_client.delete("sync:{notes}:watermark")
-    await own_stack.worker.start(wait=False, FAILPOINTS="kill documents given back")
+    await own_stack.redis_client.delete("sync:{notes}:acked")
+    await own_stack.worker.start(wait=False, FAILPOINTS="kill given back")
     await own_stack.worker.ends()
     await own_stack.redis_client.flushall()
     await own_stack.worker.start(wait=False)
@@ -185,7 +183,7 @@ async def test_a_write_that_was_captured_before_a_rewind_and_refused_after_it_is
     await own_stack.redis_client.flushall()
     answer = await own_stack.client.put("/notes/a", json={"n": 2}, headers={"Prefer": "respond-async"})
     await own_stack.set("a", {"n": 2**63}, prefix="notes")
-    await own_stack.worker.start(FAILPOINTS="kill documents given back", wait=False)
+    await own_stack.worker.start(FAILPOINTS="kill given back", wait=False)
     await own_stack.worker.ends()
     await own_stack.worker.start()
     await recovered(own_stack)
@@ -213,73 +211,23 @@ async def test_a_write_that_was_captured_before_a_rewind_and_committed_after_it_
     assert (await in_redis(own_stack))["a"]["n"] == 2
 
 
-async def test_a_line_is_drawn_once_after_a_restart(own_stack: Stack) -> None:
+async def test_what_arrives_while_the_loss_is_looked_for_is_newer_than_what_redis_holds(own_stack: Stack) -> None:
     await own_stack.start()
-    await put(own_stack, "a", 1)
-    await own_stack.redis.kill()
-    await own_stack.redis.start()
-    await recovered(own_stack)
-    for _ in range(2):
-        await own_stack.worker.stop()
-        await own_stack.worker.start()
-        await own_stack.drained("notes")
-    assert await own_stack.redis_client.llen(Names("notes").forgotten) == 1
-
-
-async def test_what_arrives_while_the_line_is_drawn_is_newer_than_what_redis_holds(own_stack: Stack) -> None:
-    await own_stack.start()
-    newest = EntryId.parse(await put(own_stack, "a", 0))
+    await put(own_stack, "a", 0)
+    late = await newest_version(own_stack) + 1
     await own_stack.worker.stop()
     await own_stack.redis.kill()
     await own_stack.redis.start()
-    mapping, late = own_stack.settings.mappings[1], newest.next
-
-    class Slow(RewindStore):
-        async def begin_epoch(self) -> Checkpoint:
-            change = Upsert("a", late.version, encoded(mapping, "a", {"n": 1}, late.version))
-            await self.commit(Changes.of([change]), Checkpoint(late, late))  # of a committer that was held up
-            return await super().begin_epoch()
-
-    async def commit_what_waits() -> None:
-        reporter = Reporter(redis, mapping, "test", await server_run(redis))
-        async with own_wire(redis) as wire, anyio.create_task_group() as tasks:
-            store = Slow(client, mapping)
-            committer = Committer(redis, wire, store, engine, lease, reporter, batch_size=9, ask_first=False)
-            tasks.start_soon(committer.run)
-            await eventually(lambda: redis.exists(names.checked))
-            await own_stack.drained("notes")
-            tasks.cancel_scope.cancel()
-
-    client, names = open_client(own_stack.mongo_uri, timeout=5), Names("notes")
-    async with connect(own_stack.redis_url, timeout=5) as redis:
-        await redis.delete(names.checked)
-        engine, lease = await open_engine(redis, mapping), Lease(redis, names.lease, 5)
-        assert await lease.hold(commit_what_waits)
-    client.close()
-    await own_stack.worker.start()
+    await own_stack.worker.start(wait=False, FAILPOINTS="freeze life learnt", MAPPINGS="notes=test.notes:id")
+    await own_stack.worker.reaches_failpoint()
+    await arrives_late(own_stack, "a", 1, late)
+    own_stack.worker.thaw()
 
     async def given() -> bool:
         return bool((await in_redis(own_stack))["a"]["n"] == 1)
 
     await eventually(given)
     assert (await in_mongodb(own_stack))["a"]["n"] == 1
-
-
-async def test_a_committer_of_before_reserves_nothing_once_redis_has_forgotten_something(own_stack: Stack) -> None:
-    await own_stack.start(own_stack.mongo)
-    client = open_client(own_stack.mongo_uri, timeout=5)
-    try:
-        store = RewindStore(client, own_stack.settings.mappings[1])
-        await store.reserve(EntryId(5, 0), 0)
-        for epoch in (1, 2):
-            known = await store.begin_epoch()
-            assert (known.reserved, known.epoch) == (EntryId(4 + epoch, 0), epoch)
-            for earlier in range(epoch):
-                with pytest.raises(LeaseLost):
-                    await store.reserve(EntryId(99, 0), earlier)
-            await store.reserve(EntryId(5 + epoch, 0), epoch)
-    finally:
-        client.close()
 
 
 @pytest.mark.parametrize("stopped", ["states read", "tombstones written"])
@@ -294,7 +242,7 @@ async def test_what_was_under_way_is_older_than_what_comes_though_its_ids_were_f
     await own_stack.worker.stop()
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
     answer = await own_stack.client.put("/notes/a", json={"n": 1}, headers={"Prefer": "respond-async"})
-    assert EntryId.parse(answer.headers["Sync-Token"]).ms >= 2**42
+    assert Token.parse(answer.headers["Sync-Token"]).id.ms >= 2**42
     await own_stack.worker.start(wait=False, FAILPOINTS=f"freeze {stopped}", WT_LEASE_TTL="30")
     await own_stack.worker.reaches_failpoint()
     await lose_everything_since(own_stack, None)

@@ -10,13 +10,11 @@ from bson import Binary
 from httpx import AsyncClient
 
 from gears.changes import Change, Remove, Upsert
-from gears.checkpoint import Checkpoint
 from gears.dependent import Changes, Outcome
 from gears.engines import open_engine
 from gears.mapping import Mapping
 from gears.mongo import Store, open_client
-from gears.stream import EntryId
-from tests.stack import Stack, encoded, eventually
+from tests.stack import Stack, encoded, eventually, logged
 from tests.test_rewind import lose_everything_since
 
 
@@ -150,10 +148,10 @@ async def test_a_late_write_does_not_bring_back_what_was_deleted_meanwhile(stack
         [Remove(new_id, 8)],
         [upsert(new_id, 7), upsert("another", 7)],  # by a committer that was frozen until now
     ]
-    for changes in steps:
-        assert await store.commit(Changes.of(changes), Checkpoint(EntryId(1, 0), EntryId(1, 0))) == Outcome()
+    for number, changes in enumerate(steps):
+        assert await store.commit(Changes.of(changes), logged(number)) == Outcome()
     assert await stack.mongo_client.test[mapping.collection].distinct("id") == ["another"]
-    await store.commit(Changes.of([upsert(new_id, 9)]), Checkpoint(EntryId(1, 0), EntryId(1, 0)))
+    await store.commit(Changes.of([upsert(new_id, 9)]), logged(len(steps)))
     assert await store.find(new_id) is not None
     client.close()
 

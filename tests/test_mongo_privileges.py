@@ -17,11 +17,10 @@ from bson import Int64
 from gears.access.mongo import privileges
 from gears.access.roles import Role
 from gears.audit_store import KEPT_AUDITS
-from gears.stream import EntryId
 from service.embedded import servers
 from service.embedded.child import Child
 from tests.recorded import VARIABLE
-from tests.stack import Process, Stack, eventually
+from tests.stack import Process, Stack, eventually, far_ahead
 
 Privileges = dict[tuple[str, str], set[str]]
 
@@ -132,8 +131,7 @@ async def repair(stack: Recorded) -> None:
     notes = stack.mongo_client.test.notes
     await stack.drained("notes")
     await notes.delete_one({"id": "a"})
-    seconds, _ = await stack.redis_client.time()
-    ahead = Int64(EntryId((seconds + 3600) * 1000, 0).version)
+    ahead = Int64(await far_ahead(stack))
     await notes.update_one({"id": "b"}, {"$set": {"n": 4, "_sync.v": ahead}})
     await stack.run("audit", "--repair")
     assert await stack.get("b", "notes") == {"id": "b", "n": 4}

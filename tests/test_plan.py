@@ -6,6 +6,7 @@ import pytest
 from gears.changes import Remove, Upsert
 from gears.mapping import parse_mappings
 from gears.stream import Entry, EntryId
+from gears.version import MOST_TERMS, first_term, highest, reaches, term_of, version_of
 from worker.plan import Gone, KeyEntries, Refusal, Verify, coalesce, decide
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]
@@ -20,68 +21,67 @@ def entries(*all_of_them: Entry) -> KeyEntries:
     return coalesce(all_of_them)[KEY]
 
 
-def test_a_batch_holds_each_key_once_at_its_highest_version() -> None:
+def test_a_batch_holds_each_key_once() -> None:
     batch = coalesce([entry(1), entry(2, key=b"todos:2"), entry(3)])
     assert list(batch) == [KEY, b"todos:2"]
-    assert batch[KEY].ids == [EntryId(1, 0), EntryId(3, 0)]
-    assert batch[KEY].version == EntryId(3, 0).version
+    assert [token.id for token in batch[KEY].tokens] == [EntryId(1, 0), EntryId(3, 0)]
 
 
 def test_a_document_becomes_an_upsert_with_the_keys_id_and_version() -> None:
-    decision = decide(MAPPING, entries(entry(1)), b'{"name":"a","id":7}')
+    decision = decide(MAPPING, entries(entry(1)), b'{"name":"a","id":7}', 7)
     assert isinstance(decision, Upsert)
-    assert bson.decode(decision.document) == {"id": "1", "name": "a", "_sync": {"v": EntryId(1, 0).version}}
+    assert bson.decode(decision.document) == {"id": "1", "name": "a", "_sync": {"v": 7}}
 
 
 def test_a_deleted_key_is_removed_whatever_was_written_before() -> None:
-    assert decide(MAPPING, entries(entry(1), entry(2, "del")), Gone.DELETED) == Remove("1", EntryId(2, 0).version)
+    assert decide(MAPPING, entries(entry(1), entry(2, "del")), Gone.DELETED, 7) == Remove("1", 7)
 
 
 def test_an_evicted_key_is_no_delete() -> None:
-    decision = decide(MAPPING, entries(entry(1)), Gone.LOST)
+    decision = decide(MAPPING, entries(entry(1)), Gone.LOST, 7)
     assert isinstance(decision, Refusal)
     assert "evicted" in decision.reason
 
 
 def test_a_key_of_another_type_is_left_alone() -> None:
-    assert decide(MAPPING, entries(entry(1, "del")), Gone.FOREIGN) is None
+    assert decide(MAPPING, entries(entry(1, "del")), Gone.FOREIGN, 7) is None
 
 
 def test_a_fill_alone_is_verified() -> None:
-    decision = decide(MAPPING, entries(entry(1, "fill", filled_from=5), entry(2, "fill", filled_from=6)), b"{}")
+    decision = decide(MAPPING, entries(entry(1, "fill", filled_from=5), entry(2, "fill", filled_from=6)), b"{}", 7)
     assert isinstance(decision, Verify)
     assert decision.entries.filled_from == 6
 
 
 def test_a_write_after_a_fill_is_a_write() -> None:
-    assert isinstance(decide(MAPPING, entries(entry(1, "fill", filled_from=5), entry(2)), b"{}"), Upsert)
+    assert isinstance(decide(MAPPING, entries(entry(1, "fill", filled_from=5), entry(2)), b"{}", 7), Upsert)
 
 
 @pytest.mark.parametrize("state", [b"{}", Gone.LOST])
 def test_a_fill_after_a_write_is_the_roll_back_of_it(state: bytes | Gone) -> None:
-    decision = decide(MAPPING, entries(entry(1), entry(2, "fill", filled_from=5)), state)
+    decision = decide(MAPPING, entries(entry(1), entry(2, "fill", filled_from=5)), state, 7)
     assert isinstance(decision, Verify)
     assert decision.entries.filled_from == 5
 
 
 def test_a_backfill_brings_the_present_document() -> None:
-    assert isinstance(decide(MAPPING, entries(entry(1, "backfill")), b"{}"), Upsert)
+    assert isinstance(decide(MAPPING, entries(entry(1, "backfill")), b"{}", 7), Upsert)
 
 
 def test_a_backfill_hides_no_delete_before_it() -> None:
     batch = entries(entry(1, "del"), entry(2, "backfill"))
-    assert decide(MAPPING, batch, Gone.DELETED) == Remove("1", EntryId(2, 0).version)
+    assert decide(MAPPING, batch, Gone.DELETED, 7) == Remove("1", 7)
     assert batch.last_event == "del"
 
 
 def test_a_key_that_is_gone_before_it_was_backfilled_is_left_alone() -> None:
-    assert decide(MAPPING, entries(entry(1, "backfill")), Gone.LOST) is None
+    assert decide(MAPPING, entries(entry(1, "backfill")), Gone.LOST, 7) is None
 
 
 @pytest.mark.parametrize("order", [("fill", "backfill"), ("backfill", "fill")])
 def test_a_fill_beside_a_backfill_is_still_verified(order: tuple[str, str]) -> None:
     batch = entries(*(entry(n, event, filled_from=5 if event == "fill" else None) for n, event in enumerate(order)))
-    assert isinstance(decide(MAPPING, batch, b"{}"), Verify)
+    assert isinstance(decide(MAPPING, batch, b"{}", 7), Verify)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_fill_beside_a_backfill_is_still_verified(order: tuple[str, str]) -> N
     ids=["array", "string", "integer", "_id", "_sync", "dollar", "nul", "depth-100", "depth-101", "size"],
 )
 def test_what_mongodb_cannot_hold_is_refused_with_the_field_named(document: bytes, names: str | None) -> None:
-    decision = decide(MAPPING, entries(entry(1)), document)
+    decision = decide(MAPPING, entries(entry(1)), document, 7)
     if names is None:
         assert isinstance(decision, Upsert)
     else:
@@ -111,18 +111,31 @@ def test_what_mongodb_cannot_hold_is_refused_with_the_field_named(document: byte
 
 @pytest.mark.parametrize("key", [b"todos:\xff", b"todos:", b"todos:" + b"x" * 1025, b"todos:a\0b"])
 def test_a_key_that_is_no_id_is_refused(key: bytes) -> None:
-    decision = decide(MAPPING, coalesce([entry(1, key=key)])[key], b"{}")
+    decision = decide(MAPPING, coalesce([entry(1, key=key)])[key], b"{}", 7)
     assert isinstance(decision, Refusal)
-    assert decide(MAPPING, coalesce([entry(1, key=key)])[key], Gone.DELETED) is None
+    assert decide(MAPPING, coalesce([entry(1, key=key)])[key], Gone.DELETED, 7) is None
 
 
-def test_versions_order_as_entry_ids_do() -> None:
-    ids = [EntryId(1, 0), EntryId(1, 1), EntryId(1, 2**20 - 1), EntryId(2, 0), EntryId(2**43 - 1, 2**20 - 1)]
-    assert sorted(ids, key=lambda i: i.version) == ids
-    assert [EntryId.of_version(i.version) for i in ids] == ids
-    assert all(i.version < 2**63 for i in ids)
-    assert EntryId(1, 2**20 - 1).next == EntryId(1, 2**20)
-    assert EntryId(1, 2**20).version == EntryId(2, 0).version
+def test_versions_order_as_terms_do_and_in_a_term_as_batches() -> None:
+    versions = [version_of(term, batch) for term in (0, 1, 2, MOST_TERMS) for batch in (0, 1, 2**40 - 1)]
+    assert sorted(versions) == versions
+    assert [term_of(version) for version in versions] == sorted([0, 1, 2, MOST_TERMS] * 3)
+    assert all(version < 2**63 for version in versions)
+    assert highest(1) == version_of(1, 2**40 - 1)
+
+
+def test_the_first_term_is_above_what_was_given_before_there_were_terms() -> None:
+    now = 1_800_000_000_000
+    for before in (0, (now << 20) + 7, (now + 10**9 << 20) + 5):
+        assert version_of(first_term(before, now), 0) > max(before, now << 20)
+
+
+@pytest.mark.parametrize("version", [0, 1, version_of(2_000_000, 5), 2**63 - 1])
+def test_only_what_nobody_can_have_given_is_foreign(version: int) -> None:
+    assert reaches(version, version) == (version < 2**63 - 1)
+    assert not reaches(version - 1, version)
+    assert reaches(version, version - 2**40) or version < 2**40 or version == 2**63 - 1
+    assert not reaches(2**63 - 1, version)
 
 
 @pytest.mark.parametrize("text", ["", "1", "1-", "-1", "a-b", "1-1-1", f"1-{2**40}", f"{2**43}-0", "²-1"])

@@ -9,11 +9,13 @@ import pytest
 import pytest_asyncio
 
 from gears.changes import Remove, Upsert
-from gears.checkpoint import Checkpoint
 from gears.dependent import Changes
+from gears.engines import open_engine
 from gears.mongo import Store, open_client
-from gears.stream import EntryId
-from tests.stack import Stack, encoded, eventually
+from gears.stream import Token
+from gears.version import version_of
+from tests.engines import uncaptured
+from tests.stack import Stack, encoded, eventually, logged
 
 
 async def dead_letters(stack: Stack, document_id: str) -> list[dict[str, Any]]:
@@ -98,17 +100,12 @@ async def test_an_evicted_write_is_reported_not_taken_for_a_delete(own_stack: St
     await own_stack.drained()
     await own_stack.worker.stop()
     await own_stack.set("a", {"n": 2})
-    await own_stack.redis_client.pexpire("todos:a", 1)
-
-    async def expired() -> bool:
-        return not await own_stack.redis_client.exists("todos:a")
-
-    await eventually(expired)
+    await uncaptured(await open_engine(own_stack.redis_client, own_stack.settings.mappings[0]), "a", None)
     await own_stack.worker.start()
     await own_stack.drained()
     assert await own_stack.stored("a") == {"id": "a", "n": 1}
     [letter] = await dead_letters(own_stack, "a")
-    assert "expired" in letter["reason"]
+    assert "evicted" in letter["reason"]
 
 
 async def test_a_write_between_a_batch_and_the_refused_one_is_refused_too(one_by_one: Stack) -> None:
@@ -154,7 +151,7 @@ async def test_what_was_committed_before_the_refused_write_is_not_called_refused
     await own_stack.client.put("/notes/a", json={"n": 1})
     await own_stack.worker.stop()
     token = await _write(own_stack, document)
-    await _commit(own_stack, EntryId.parse(token), document)
+    await _commit(own_stack, await _begin(own_stack), Token.parse(token), document)
     await own_stack.set("a", {"n": 2**63}, prefix="notes")
     await own_stack.worker.start()
     await own_stack.drained("notes")
@@ -171,12 +168,12 @@ async def test_what_was_refused_does_not_come_later(before: dict[str, Any] | Non
     if before is not None:
         await own_stack.client.put("/notes/a", json=before)
     await own_stack.worker.stop()
-    token = await _write(own_stack, {"n": 2})
+    token, held_up = await _write(own_stack, {"n": 2}), await _begin(own_stack)
     await own_stack.set("a", {"n": 2**63}, prefix="notes")
     await own_stack.worker.start()
     await own_stack.drained("notes")
     assert await _standing(own_stack, token) == "refused"
-    await _commit(own_stack, EntryId.parse(token), {"n": 2})
+    await _commit(own_stack, held_up, Token.parse(token), {"n": 2})
     assert await own_stack.stored("a", "notes") == before
     assert await own_stack.get("a", "notes") == before
     answer = await own_stack.client.put("/notes/a", json={"n": 3})
@@ -194,12 +191,22 @@ async def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         await stack.close()
 
 
-async def _commit(stack: Stack, entry_id: EntryId, document: dict[str, int] | None) -> None:
+async def _begin(stack: Stack) -> int:
+    """As a committer does it; returns the version of its first batch."""
+    client = open_client(stack.mongo_uri, timeout=5)
+    try:
+        return version_of(await Store(client, stack.settings.mappings[1]).log.begin_term("another"), 1)
+    finally:
+        client.close()
+
+
+async def _commit(stack: Stack, version: int, token: Token, document: dict[str, int] | None) -> None:
     """As a committer does it in MongoDB."""
     client = open_client(stack.mongo_uri, timeout=5)
-    mapping, version = stack.settings.mappings[1], entry_id.version
+    mapping = stack.settings.mappings[1]
+    store = Store(client, mapping)
     change = Upsert("a", version, encoded(mapping, "a", document, version)) if document else Remove("a", version)
-    await Store(client, mapping).commit(Changes.of([change]), Checkpoint(entry_id, entry_id))
+    await store.commit(Changes.of([change]), logged(version, token))
     client.close()
 
 

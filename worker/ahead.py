@@ -3,7 +3,7 @@
 from typing import Any
 
 from gears.redis import Redis
-from gears.stream import BACKFILL, FILL, ZERO, EntryId, Names, decode_entry
+from gears.stream import BACKFILL, EXPIRE, FILL, ZERO, EntryId, Names, decode_entry
 
 _PAGE = 1000
 
@@ -37,7 +37,7 @@ class Ahead:
             page: Any = await self._redis.xrange(self._names.stream, f"({self.seen}", count=_PAGE)
             for entry in (decode_entry(entry_id, fields) for entry_id, fields in page):
                 self.seen = entry.id
-                if entry.event not in (FILL, BACKFILL):
+                if entry.event not in (FILL, BACKFILL, EXPIRE):
                     self._newest[entry.key] = entry.id
             more = len(page) == _PAGE
 

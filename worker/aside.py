@@ -5,7 +5,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from time import monotonic
 
-from gears.stream import Entry, EntryId
+from gears.stream import Entry, Token
 from worker.plan import KeyEntries, coalesce
 
 _FIRST, _LONGEST = 0.5, 10.0
@@ -22,7 +22,7 @@ class Sorted:
     """
 
     added: Dict[bytes, KeyEntries] = field(default_factory=dict)
-    settled: tuple[EntryId, ...] = ()
+    settled: tuple[Token, ...] = ()
 
 
 class Aside:
@@ -32,8 +32,11 @@ class Aside:
         found: entries that an earlier one had, each with key and event.
     """
 
-    def __init__(self, found: Dict[EntryId, tuple[bytes, str]] | None = None) -> None:
-        self.known = coalesce(Entry(entry_id, *what) for entry_id, what in sorted((found or {}).items()))
+    def __init__(self, found: Dict[Token, tuple[bytes, str]] | None = None) -> None:
+        self.known = coalesce(
+            Entry(token.id, *what, life=token.life)
+            for token, what in sorted((found or {}).items(), key=lambda item: item[0].id)
+        )
         """What is said of each key."""
         self._reasons = dict.fromkeys(self.known, "set aside by an earlier committer")
         self._pause, self._due = _FIRST, 0.0
@@ -53,10 +56,10 @@ class Aside:
         """Whether to try again now."""
         return bool(self.known) and self._due <= monotonic()
 
-    def entries(self, done: Sorted | None = None) -> list[EntryId]:
+    def entries(self, done: Sorted | None = None) -> list[Token]:
         """All entries that are set aside; or those that were, and those that a commit adds."""
         keys = [*self.known.values(), *(done.added.values() if done else ())]
-        return sorted({entry_id for entries in keys for entry_id in entries.ids})
+        return sorted({token for entries in keys for token in entries.tokens}, key=lambda token: token.id)
 
     def sort(self, failed: Dict[bytes, KeyEntries], tried: Iterable[KeyEntries]) -> Sorted:
         """What a commit changes in what is set aside.
@@ -66,12 +69,12 @@ class Aside:
             tried: all keys of the batch.
         """
         done = (entries.key for entries in tried if entries.key in self.known and entries.key not in failed)
-        return Sorted(failed, tuple(entry_id for key in done for entry_id in self.known[key].ids))
+        return Sorted(failed, tuple(token for key in done for token in self.known[key].tokens))
 
     def take(self, done: Sorted, reasons: Dict[bytes, str]) -> None:
         """Take over what was acknowledged."""
         settled = set(done.settled)
-        self.known = {k: e for k, e in self.known.items() if not settled.intersection(e.ids)} | dict(done.added)
+        self.known = {k: e for k, e in self.known.items() if not settled.intersection(e.tokens)} | dict(done.added)
         self._reasons = {key: reasons.get(key) or self._reasons[key] for key in self.known}
         if done.added:
             self._pause = _FIRST if settled else min(self._pause * 2, _LONGEST)

@@ -13,11 +13,10 @@ import anyio
 
 from gears.audit_report import MAX_EXAMPLES, AuditReport, Example
 from gears.audit_store import AuditStore
-from gears.backlog import last_entry
 from gears.documents.stored import Stored
 from gears.engines import Engine
 from gears.redis import Redis
-from gears.stream import EntryId
+from gears.version import shown
 from worker.cold import Cold, delete_cold
 from worker.compare import DRIFT, Kind, look_equal
 from worker.pace import Pace
@@ -63,14 +62,12 @@ class Audit:
         self._store = store
         self._engine = engine
         self._mapping = engine.mapping
-        self._names = engine.names
         self._repairing = repairing
         self._deleting = repairing and deleting
         self._patience = patience
         self._on_progress = on_progress
         self._pace = Pace(rate)
         self._prover = Prover(redis, store, patience=patience)
-        self._newest = 0
         self._window: list[bytes] = []
         self._counted: set[bytes] = set()
         self._cold = Cold()
@@ -95,8 +92,6 @@ class Audit:
             await self._find_missing(keys)
         while self._window:
             await self._settle(holding=False)
-        if self._repairing and not (report.left or report.unsettled):
-            await self._redis.delete(self._names.skipped)
         if self._cold.keys:
             await self._delete_cold()
         report.seconds = round(monotonic() - started, 3)
@@ -127,10 +122,9 @@ class Audit:
         """Documents against their keys."""
         keys = [self._mapping.key(stored.id).encode() for stored in page]
         texts: Any = await self._redis.execute_command("JSON.MGET", *keys, "$")
-        await self._know(max(stored.version for stored in page))
         for key, text, stored in zip(keys, texts, page, strict=True):
             self._report.legacy += stored.version == 0
-            if await look_equal(self._mapping, text, stored, self._newest):
+            if await look_equal(self._mapping, text, stored):
                 self._count(Kind.EQUAL)
             else:
                 self._window.append(key)
@@ -183,7 +177,7 @@ class Audit:
 
     async def _repair(self, drift: list[Proof]) -> dict[bytes, str]:
         """Repair; returns why keys were left."""
-        reasons = await repair(self._redis, self._store, self._engine, self._prover, drift)
+        reasons = await repair(self._store, self._engine, self._prover, drift)
         self._report.refused += sum(reason != DIFFERS for reason in reasons.values())
         self._report.repaired += len(drift) - len(reasons)
         return reasons
@@ -222,16 +216,11 @@ class Audit:
                 Example(
                     key=proof.key.decode(errors="backslashreplace"),
                     redis=str(proof.newest),
-                    mongodb=None if version is None else str(EntryId.of_version(version)),
+                    mongodb=None if version is None else shown(version),
                     fields=list(proof.verdict.fields),
                     reason=reason,
                 )
             )
-
-    async def _know(self, version: int) -> None:
-        """See how new the newest entry is, if it was older than this when last seen."""
-        if version > self._newest:
-            self._newest = (await last_entry(self._redis, self._names)).version
 
     async def _step(self, documents: int) -> None:
         self._done = min(self._done + documents, self._total)

@@ -1,23 +1,23 @@
 """The option for teams without eviction: a document that Redis doesn't hold was deleted, so MongoDB drops it too.
 
 Off by default. Absence proves little, so this asks for much: Redis can't have evicted the key, it has forgotten nothing
-(its watermark and MongoDB's checkpoint agree), most documents are there, and the document was committed by us. Each
+(a committer has checked that), most documents are there, and the document was committed by us. Each
 delete goes over the sync stream, and only if the key is still absent at that moment.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gears.audit_store import AuditStore
 from gears.backlog import last_entry
 from gears.engines import Engine
+from gears.log import Acked
 from gears.redis import Redis
-from gears.stream import ZERO, EntryId
 from worker.committed import wait_committed
 from worker.compare import Kind
 from worker.prove import Proof, Prover
 from worker.repair import delete_absent
-from worker.rewind import fell_back
 
 MOST_COLD = 100_000
 """Cold documents that one audit deletes; the next one goes on."""
@@ -85,10 +85,10 @@ async def _why_not(redis: Redis, engine: Engine, store: AuditStore) -> str:
     policy = str((await redis.info("memory")).get("maxmemory_policy"))
     if policy != "noeviction":
         return f"Redis's maxmemory-policy is {policy}, so that it may have evicted them; it must be noeviction"
-    text = await redis.get(engine.names.watermark)
-    before = EntryId.parse(text) if text else ZERO
-    checkpoint = await store.checkpoint()
-    if checkpoint is None or before.version > checkpoint.committed.version:
+    text: Any = await redis.get(engine.names.acked)
+    acked = Acked.parse(text)
+    newest = await store.log.newest()
+    if newest is None or acked.version > newest.version:
         return "Redis says it has committed more than MongoDB knows of: they don't belong together"
-    _, fell = await fell_back(redis, engine.names, checkpoint)
-    return "Redis has forgotten what it held" if fell else ""
+    checked = await redis.get(engine.names.checked)
+    return "" if checked == (await engine.life()).encode() else "Redis may have forgotten what it held"

@@ -4,9 +4,10 @@ There is one committer per mapping at a time and committed entries are trimmed f
 the list of what is left to do: a committer starts at its beginning, whatever its predecessor was doing.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Mapping as Dict
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import anyio
 import structlog
@@ -17,24 +18,25 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from gears.aside import read_aside
 from gears.backlog import last_entry
 from gears.changes import Change, Remove, Upsert
-from gears.checkpoint import Checkpoint
 from gears.dependent import Changes, Outcome, moved_from
 from gears.engines import Engine
-from gears.errors import Refused, Rewound
+from gears.errors import MongoWasPutBack, Refused, Rewound
 from gears.failpoint import reached
-from gears.gaps import Gap, Runs
+from gears.give_back_store import GiveBackStore
 from gears.lane import Wire
+from gears.log import Acked, Logged, going_on
 from gears.mongo import MongoError
 from gears.mongo_texts import NotAllWritten, held_up
 from gears.mongo_write import is_of_one, is_unreadable
 from gears.redis import Redis
 from gears.refusals import refusals_from
-from gears.rewind_store import RewindStore
-from gears.stream import ZERO, Entry, EntryId, Names
+from gears.stream import ZERO, Entry, EntryId, Names, Token
+from gears.version import version_of
 from worker.acknowledge import Acknowledged, acknowledge
 from worker.ahead import Ahead
 from worker.aside import Aside, Sorted
 from worker.lease import Lease
+from worker.mine import Mine
 from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, moves
 from worker.recover import recover
 from worker.refuse import give_ids, refuse, restore
@@ -42,9 +44,6 @@ from worker.reporter import Reporter
 from worker.states import Batch, Reader
 
 _LARGE = 64 * 1024
-_RESERVE_MS = 10_000
-"""For how long versions are reserved at a time, if ids go by the clock."""
-
 _BACKOFF = wait_exponential(multiplier=0.4, max=3) + wait_random(0, 0.1)
 """So that no error makes more than some twenty commands a second."""
 
@@ -60,8 +59,9 @@ class _Work:
     """A batch, and what to do about each of its keys."""
 
     batch: Batch
+    version: int
     decisions: dict[bytes, Decision]
-    refused: dict[EntryId, str]
+    refused: dict[Token, str]
     """Entries that were refused by a committer that stopped before it said so."""
     beside: dict[str, Change | None]
     """What Redis holds of other documents, by id, as changes for MongoDB."""
@@ -80,19 +80,21 @@ class Committer:
         reporter: where to say how it goes.
         batch_size: most documents in one commit.
         ask_first: whether somebody is to decide before Redis is given back what it lost.
+        warm: called where plain clients don't find in Redis what only MongoDB holds, before anything is committed.
     """
 
     def __init__(
         self,
         redis: Redis,
         wire: Wire,
-        store: RewindStore,
+        store: GiveBackStore,
         engine: Engine,
         lease: Lease,
         reporter: Reporter,
         *,
         batch_size: int,
         ask_first: bool,
+        warm: Callable[[], object] = lambda: None,
     ) -> None:
         self._redis = redis
         self._wire = wire
@@ -104,12 +106,15 @@ class Committer:
         self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
         self._batch_size = batch_size
         self._ask_first = ask_first
-        self._watermark = ZERO
+        self._warm = warm
+        self.acked = Acked()
+        """What is acknowledged, as Redis knows it."""
+        self._mine = Mine(lease.token, "", b"")
+        self._term = self._number = 0
+        self._lives: Dict[str, EntryId] = {}
+        self._unacked: dict[int, EntryId] = {}
         self._inherited = ZERO
         self._ahead = Ahead(redis, self._names)
-        self._runs = Runs(b"", ZERO)
-        self._lost = ZERO
-        self._reserved, self._epoch = ZERO, 0
         self._reader = Reader(wire, self._names)
         self._aside = Aside()
         self._first = ""
@@ -120,7 +125,7 @@ class Committer:
 
         Raises:
             LeaseLost: another committer is at work.
-            Rewound: Redis was restarted without its tail; start again.
+            Rewound: Redis may have forgotten something; start again.
             RedisAway, OutcomeUnknown, RedisError: Redis is away; start again under a new lease.
             Unfit: somebody must mend MongoDB's collection first.
         """
@@ -136,9 +141,12 @@ class Committer:
                 standing = await recover(
                     self._redis, self._engine, self._store, self._lease, self._reporter, ask_first=self._ask_first
                 )
-        self._watermark, self._runs, self._lost = standing.watermark, standing.runs, standing.lost
-        self._reserved, self._epoch = standing.reserved, standing.epoch
+        self._mine, self._term, self._number = standing.mine, standing.term, 0
+        self.acked = standing.acked
+        self._lives, self._unacked = standing.lives, dict(standing.unacked)
         self._aside = Aside(await read_aside(self._redis, self._names))
+        if standing.partial:
+            self._warm()
         self._reporter.committing()
         self._inherited = await last_entry(self._redis, self._names)
 
@@ -177,7 +185,7 @@ class Committer:
                     self._hurry = most > 1 and (error.timeout or is_unreadable(error))
                     raise
                 following = done
-                position = this.batch.last(position)
+                position = this.batch.last(Token("", position)).id
         self._reporter.committing()
         return position, following
 
@@ -199,24 +207,27 @@ class Committer:
             again: whether what is set aside is tried again; it is in any case together with a part of it.
             needed: other keys of which MongoDB's answers depend.
         """
-        watermark, known = self._watermark, self._aside.known
+        acked, known = str(self.acked), self._aside.known
         again = again or not known.keys().isdisjoint(needed)
         due = known if again else ()
         batch = await self._reader.read(position, most, wait=wait and not due, known=known, due=due, beside=needed)
         if not again and any(key.key in known for key in batch.keys):
             return await self._read(position, most, wait=wait, again=True, needed=needed)
-        if batch.entries and batch.watermark != watermark:
-            raise Rewound("Redis was restarted, or emptied, and has forgotten the last commit")
+        if batch.memory != (self._mine.kept, self._mine.memory) or (batch.entries and batch.acked != acked):
+            raise Rewound("Redis was restarted, or emptied, and may have forgotten the last commit")
+        self._number += 1
+        version = version_of(self._term, self._number)
         refused = await self._refused_before(batch.entries)
         decisions = {
-            key.key: await self._decide(key, batch.states[key.key], refused.get(key.ids[-1])) for key in batch.keys
+            key.key: await self._decide(key, batch.states[key.key], version, refused.get(key.tokens[-1]))
+            for key in batch.keys
         }
         beside = {
-            self._engine.mapping.id_of(key.key): await self._decide(key, batch.states[key.key], None)
+            self._engine.mapping.id_of(key.key): await self._decide(key, batch.states[key.key], version, None)
             for key in batch.beside
         }
         changes = {i: d if isinstance(d, Upsert | Remove) else None for i, d in beside.items()}
-        return _Work(batch, decisions, refused, changes)
+        return _Work(batch, version, decisions, refused, changes)
 
     async def _commit(self, work: _Work, *, patient: bool) -> _Work | set[bytes] | None:
         """Commit a batch.
@@ -248,15 +259,17 @@ class Committer:
             for target, source in sources.items()
             if target not in refusals and source not in refusals
         }
-        last = batch.last(self._watermark)
-        newest = max(last, batch.newest)
-        await self._reserve(newest)
+        last = batch.last(self.acked.token)
         self._lease.check()
-        runs = replace(self._runs)
-        gaps = tuple(runs.follow(batch.entries))
-        checkpoint = Checkpoint(
-            last, newest, batch.clock, certain=self._watermark, beside=self._ids(refusals.values(), changes), gaps=gaps
+        logged = Logged(
+            work.version,
+            upto=last,
+            newest=batch.newest if batch.newest is not None and batch.newest.id > last.id else last,
+            certain=self.acked.token,
+            lives=going_on(self._lives, batch.committed),
+            ids=self._ids(refusals.values(), changes),
         )
+        self._unacked[work.version] = logged.newest.id
         others = {key for key in decisions if key not in by_id}
         todo = Changes(
             changes,
@@ -264,7 +277,7 @@ class Committer:
             work.beside | self._without_change(others),
             {i for i in changes if mapping.key(i).encode() in self._aside.known},
         )
-        outcome, following = await self._write(todo, checkpoint, ahead=not batch.is_large)
+        outcome, following = await self._write(todo, logged, ahead=not batch.is_large)
         if outcome.needed:
             return {mapping.key(i).encode() for i in outcome.needed}
         if outcome.failed.keys() - todo.patient and patient and not self._aside.count:
@@ -281,18 +294,18 @@ class Committer:
         done = [c for i, c in changes.items() if i not in outcome.refused and i not in outcome.failed]
         await self._give_ids(done, batch)
         if checks:
-            await restore(self._engine, self._store, checks, self._ahead, last=last)
-        refused_entries = await self._refuse(list(refusals.values()), last) if refusals else {}
+            await restore(self._engine, self._store, checks, self._ahead, last=last.id)
+        refused_entries = await self._refuse(list(refusals.values()), work.version, last.id) if refusals else {}
         refused_entries |= work.refused
         failed = {mapping.key(i).encode(): reason for i, reason in outcome.failed.items()}
         aside = self._aside.sort({key: keys[key] for key in failed if key in keys}, keys.values())
         if aside.added:
-            await self._store.keep_aside(self._aside.entries(aside))
+            await self._store.log.keep_aside(self._aside.entries(aside))
         reached("acknowledging")
-        await self._acknowledge(batch, refused_entries, runs, gaps, aside)
+        await self._acknowledge(batch, logged, refused_entries, aside)
         self._aside.take(aside, failed)
         if aside.settled:
-            await self._store.keep_aside(self._aside.entries())
+            await self._store.log.keep_aside(self._aside.entries())
         reached("acknowledged")
         await self._engine.release()
         reached("released")
@@ -317,14 +330,7 @@ class Committer:
             if isinstance(seen := batch.states[self._engine.mapping.key(change.document_id).encode()], bytes)
         ]
         if lacking:
-            await give_ids(self._engine, lacking, self._ahead, last=batch.last(self._watermark))
-
-    async def _reserve(self, newest: EntryId) -> None:
-        """Let whoever comes after Redis has forgotten something know what may arrive in MongoDB even then."""
-        if newest.version > self._reserved.version:
-            upto = EntryId(newest.ms + _RESERVE_MS, 0)
-            await self._store.reserve(upto, self._epoch)
-            self._reserved = upto
+            await give_ids(self._engine, lacking, self._ahead, last=batch.last(self.acked.token).id)
 
     def _ids(self, refusals: Iterable[Refusal], changes: Iterable[str]) -> tuple[str, ...] | None:
         """What there is a document, a delete or a dead letter of, once this is committed."""
@@ -333,69 +339,87 @@ class Committer:
         except Refused:
             return None
 
-    async def _write(self, changes: Changes, checkpoint: Checkpoint, *, ahead: bool) -> tuple[Outcome, _Work | None]:
+    async def _write(self, changes: Changes, logged: Logged, *, ahead: bool) -> tuple[Outcome, _Work | None]:
         """Have MongoDB write, and meanwhile read what follows, if there is more already.
 
         A batch that takes all there is leaves the next one to grow until this one is written; and where one takes much
         memory, two would take too much.
         """
-        if checkpoint.newest == checkpoint.committed or not ahead:
+        if logged.newest == logged.upto or not ahead:
             with self._reporter.patiently("MongoDB"):
-                return await self._store.commit(changes, checkpoint), None
+                return await self._store.commit(changes, logged), None
         following: list[_Work] = []
         outcomes: list[Outcome] = []
         failures: list[MongoError] = []
 
         async def read_on() -> None:
-            following.append(await self._read(checkpoint.committed, self._batch_size, wait=False))
+            following.append(await self._read(logged.upto.id, self._batch_size, wait=False))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read_on)
             try:
                 with self._reporter.patiently("MongoDB"):
-                    outcomes.append(await self._store.commit(changes, checkpoint))
+                    outcomes.append(await self._store.commit(changes, logged))
             except MongoError as error:
                 failures.append(error)
         if failures:
             raise failures[0]
         return outcomes[0], following[0]
 
-    async def _refuse(self, refusals: Sequence[Refusal], last: EntryId) -> dict[EntryId, str]:
+    async def _refuse(self, refusals: Sequence[Refusal], version: int, last: EntryId) -> dict[Token, str]:
         self._inherited = max(self._inherited, last)  # should this have to be done again
         return await refuse(
-            self._redis, self._engine, self._store, refusals, self._ahead, self._lease.token, last=last, lost=self._lost
+            self._redis,
+            self._engine,
+            self._store,
+            refusals,
+            self._ahead,
+            self._mine,
+            version=version,
+            last=last,
+            unacked=self._unacked,
         )
 
-    async def _decide(self, key: KeyEntries, state: State, refused: str | None) -> Decision:
+    async def _decide(self, key: KeyEntries, state: State, version: int, refused: str | None) -> Decision:
         if refused is not None and isinstance(state, bytes) and key.filled_from is None:
             return Refusal(key, refused, state)  # and not rolled back; it may look well now, but its writer was told
         if isinstance(state, bytes) and len(state) > _LARGE:
             # In a thread, so that the lease is renewed meanwhile.
-            return await to_thread.run_sync(decide, self._engine.mapping, key, state)
-        return decide(self._engine.mapping, key, state)
+            return await to_thread.run_sync(decide, self._engine.mapping, key, state, version)
+        return decide(self._engine.mapping, key, state, version)
 
-    async def _refused_before(self, entries: Sequence[Entry]) -> dict[EntryId, str]:
+    async def _refused_before(self, entries: Sequence[Entry]) -> dict[Token, str]:
         """What was refused and rolled back without anybody's coming to say so: it looks well now, and isn't."""
         if not entries or entries[0].id > self._inherited:
             return {}
-        ids = {entry.id for entry in entries}
-        return {i: reason for i, reason in await refusals_from(self._redis, self._names, entries[0].id) if i in ids}
+        tokens = {entry.token for entry in entries}
+        found = await refusals_from(self._redis, self._names, entries[0].id)
+        return {token: reason for token, reason in found if token in tokens}
 
-    async def _acknowledge(
-        self, batch: Batch, refused: dict[EntryId, str], runs: Runs, gaps: Sequence[Gap], aside: Sorted
-    ) -> None:
+    async def _acknowledge(self, batch: Batch, logged: Logged, refused: dict[Token, str], aside: Sorted) -> None:
         commit = Acknowledged(
-            lease=self._lease.token,
-            before=self._watermark,
-            last=batch.last(self._watermark),
+            before=str(self.acked),
+            acked=Acked(logged.version, logged.upto),
+            committed=batch.committed,
             marked=[key.key for key in batch.keys if key.marked and key.key not in aside.added],
             refused=refused,
-            gaps=gaps,
-            run=runs.run if runs.run != self._runs.run else b"",
             aside=aside,
         )
-        await acknowledge(self._wire, self._names, commit)
-        self._watermark, self._runs = commit.last, runs
+        await acknowledge(self._wire, self._names, self._mine, commit)
+        self.acked = commit.acked
+        self._lives, self._unacked = logged.lives, {}
+
+    async def check_log(self) -> None:
+        """See that MongoDB still holds what it has acknowledged.
+
+        Raises:
+            MongoWasPutBack: it doesn't; start again.
+            MongoError: it can't be asked.
+        """
+        acked = self.acked.version
+        newest = await self._store.log.newest()
+        if acked and (newest is None or newest.version < acked):
+            raise MongoWasPutBack("MongoDB doesn't hold any more what it had acknowledged")
 
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(

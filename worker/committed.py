@@ -27,16 +27,16 @@ async def wait_committed(redis: Redis, mapping: Mapping, entry_id: EntryId, *, p
         RedisError: Redis is away.
     """
     names = Names(mapping.prefix)
-    watermark, since = None, monotonic()
+    acked, since = None, monotonic()
     while True:
         async with redis.pipeline(transaction=True) as pipeline:
-            pipeline.get(names.watermark)
+            pipeline.get(names.acked)
             pipeline.xrange(names.stream, max=str(entry_id), count=1)
             position, waiting = await pipeline.execute()
         if not waiting:
             return
-        if position != watermark:
-            watermark, since = position, monotonic()
+        if position != acked:
+            acked, since = position, monotonic()
         if monotonic() - since > patience:
             raise CouldNotCompare(await _why_held_up(redis, mapping))
         await anyio.sleep(_POLL)

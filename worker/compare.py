@@ -1,6 +1,6 @@
 """What one key's state in Redis and its document in MongoDB say of each other: pure decisions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from itertools import islice
@@ -13,8 +13,8 @@ from gears.documents.check import parse_json
 from gears.documents.faded import is_faded
 from gears.documents.stored import LARGE, SLOW, Stored, plain_fields, stored_text
 from gears.errors import Refused
+from gears.log import Head
 from gears.mapping import Mapping
-from gears.stream import farthest
 
 MAX_FIELDS = 5
 """How many differing fields a verdict names."""
@@ -42,7 +42,7 @@ class Kind(StrEnum):
     STALE = auto()
     """What MongoDB holds is older than what Redis holds; also a document that was deleted and is back."""
     AHEAD = auto()
-    """What MongoDB holds is newer than anything that Redis knows of, or says more than Redis is able to keep."""
+    """What MongoDB holds is news to Redis: it came late, or from elsewhere; or it says more than Redis could keep."""
     COLD = auto()
     """In MongoDB, not in Redis, not deleted: evicted or expired."""
     FOREIGN = auto()
@@ -68,36 +68,7 @@ class Verdict:
     legacy: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Horizon:
-    """Which versions the sync stream has given.
-
-    Args:
-        newest: the newest; 0 for none.
-        skipped: of those up to it, not the ones above the first and up to the second of a pair.
-        clock: the version that Redis's clock would give.
-    """
-
-    newest: int
-    skipped: Sequence[tuple[int, int]] = ()
-    clock: int = 0
-
-    def gave(self, version: int) -> bool:
-        """Whether it may have given this version."""
-        return version <= self.newest and not any(low < version <= high for low, high in self.skipped)
-
-    def above(self, version: int) -> int:
-        """This version, or, where it was not given, the lowest above it that is not of those either."""
-        return max((high + 1 for low, high in self.skipped if low < version <= high), default=version)
-
-    def believes(self, version: int) -> bool:
-        """Whether it may ever have given this version, be it that Redis has forgotten."""
-        return version <= farthest(max(self.newest, self.clock))
-
-
-def compare(
-    mapping: Mapping, state: RedisState, stored: Stored | None, deleted_at: int | None, horizon: Horizon
-) -> Verdict:
+def compare(mapping: Mapping, state: RedisState, stored: Stored | None, deleted_at: int | None, head: Head) -> Verdict:
     """How a key's two sides compare.
 
     Args:
@@ -105,12 +76,12 @@ def compare(
         state: what Redis holds.
         stored: what MongoDB holds.
         deleted_at: the version of the key's tombstone.
-        horizon: which versions the sync stream had given when the other three were read.
+        head: tells which versions are ours, as it was after the other three were read.
     """
     version = stored.version if stored is not None else 0
-    if not horizon.believes(version):
+    if not head.believes(version):
         version = 0
-    if deleted_at is not None and not horizon.believes(deleted_at):
+    if deleted_at is not None and not head.believes(deleted_at):
         deleted_at = None
     legacy = stored is not None and version == 0
     if state is Other.ABSENT:
@@ -121,43 +92,40 @@ def compare(
     if isinstance(state, Other) or not state.startswith(b"{"):
         return Verdict(Kind.FOREIGN, legacy=legacy)
     if stored is None:
-        return Verdict(Kind.AHEAD if deleted_at is not None and not horizon.gave(deleted_at) else Kind.MISSING)
+        return Verdict(Kind.AHEAD if deleted_at is not None and head.is_news(deleted_at) else Kind.MISSING)
     fields = tuple(islice(_differing_fields(mapping, state, stored), MAX_FIELDS))
-    if version > horizon.newest:  # equal or not: MongoDB would take the key's next write for an older one
-        return Verdict(Kind.AHEAD, fields)
-    if fields and (not horizon.gave(version) or is_faded(mapping, state, stored)):
+    if fields and (head.is_news(version) or is_faded(mapping, state, stored)):
         return Verdict(Kind.AHEAD, fields)
     return Verdict(Kind.STALE if fields else Kind.EQUAL, fields, legacy)
 
 
-def looks_equal(mapping: Mapping, found: bytes | None, stored: Stored | None, newest: int) -> bool:
+def looks_equal(mapping: Mapping, found: bytes | None, stored: Stored | None) -> bool:
     """Whether a key's two sides are equal, without a proof that they are not; the fast way to `compare`'s answer.
 
     Args:
         mapping: the key's mapping.
         found: what JSON.MGET with the path `$` says of the key.
         stored: what MongoDB holds.
-        newest: the version of an entry on the sync stream, or a later one.
     """
     if found is None or stored is None:
         return found is None and stored is None
-    return found.startswith(b"[{") and stored.version <= newest and is_equal(mapping, found[1:-1], stored)
+    return found.startswith(b"[{") and is_equal(mapping, found[1:-1], stored)
 
 
 async def compared(
-    mapping: Mapping, state: RedisState, stored: Stored | None, deleted_at: int | None, horizon: Horizon
+    mapping: Mapping, state: RedisState, stored: Stored | None, deleted_at: int | None, head: Head
 ) -> Verdict:
     """As `compare`, in a thread if it takes long."""
     if isinstance(state, Other) or len(state) < SLOW:
-        return compare(mapping, state, stored, deleted_at, horizon)
-    return await to_thread.run_sync(compare, mapping, state, stored, deleted_at, horizon)
+        return compare(mapping, state, stored, deleted_at, head)
+    return await to_thread.run_sync(compare, mapping, state, stored, deleted_at, head)
 
 
-async def look_equal(mapping: Mapping, found: bytes | None, stored: Stored | None, newest: int) -> bool:
+async def look_equal(mapping: Mapping, found: bytes | None, stored: Stored | None) -> bool:
     """As `looks_equal`, in a thread if it takes long."""
     if found is None or len(found) < SLOW:
-        return looks_equal(mapping, found, stored, newest)
-    return await to_thread.run_sync(looks_equal, mapping, found, stored, newest)
+        return looks_equal(mapping, found, stored)
+    return await to_thread.run_sync(looks_equal, mapping, found, stored)
 
 
 def is_equal(mapping: Mapping, text: bytes, stored: Stored) -> bool:

@@ -1,6 +1,8 @@
 """One mapping's place in a worker: wait for the lease, commit and look after the recipe, begin again after errors."""
 
 from contextlib import suppress
+from functools import partial
+from time import monotonic
 
 import anyio
 import structlog
@@ -9,22 +11,25 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from redis.exceptions import RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
-from gears.engines import open_engine
+from gears.engines import Engine, open_engine
 from gears.errors import (
     CaptureMissing,
     ConfigError,
+    CouldNotCompare,
     LeaseLost,
+    MongoWasPutBack,
     OutcomeUnknown,
     RedisAway,
+    RedisRefused,
     Rewound,
     Unfit,
 )
 from gears.failpoint import reached
+from gears.give_back_store import GiveBackStore
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError
 from gears.mongo_texts import held_up
 from gears.redis import AWAY, Redis, own_wire, server_run
-from gears.rewind_store import RewindStore
 from gears.settings import Settings
 from gears.stream import Names
 from worker.commit import Committer
@@ -33,14 +38,26 @@ from worker.lease import Lease, process_name
 from worker.listen import Listener
 from worker.reconcile import request_sweep
 from worker.reporter import Reporter
+from worker.restore import Restore
 from worker.supervise import supervise
 
 _STANDBY_POLL = 0.5
 
-_ENSURE_UNIQUE = 2.0
-"""Seconds between looks at the unique index."""
+_LOOK_EVERY, _TRIM_EVERY = 2.0, 30.0
+"""Seconds between looks at what committing relies on, and between trims of the log."""
 
-_RESTART = (LeaseLost, Rewound, RedisAway, OutcomeUnknown, CaptureMissing, ConfigError, Unfit, RedisError, *AWAY)
+_RESTART = (
+    LeaseLost,
+    MongoWasPutBack,
+    Rewound,
+    RedisAway,
+    OutcomeUnknown,
+    CaptureMissing,
+    ConfigError,
+    Unfit,
+    RedisError,
+    *AWAY,
+)
 
 
 class Leader:
@@ -52,7 +69,7 @@ class Leader:
         self._redis = redis
         self._mapping = mapping
         self._settings = settings
-        self._store = RewindStore(mongo, mapping)
+        self._store = GiveBackStore(mongo, mapping)
         self._owner = process_name()
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
         self._warned: set[str] = set()
@@ -111,7 +128,6 @@ class Leader:
                     )
                     tasks.start_soon(listener.run)
                 await self._prepare(reporter)
-                tasks.start_soon(self._keep_unique)
                 tasks.start_soon(self._tidy)
                 async with own_wire(self._redis) as wire:
                     committer = Committer(
@@ -123,17 +139,54 @@ class Leader:
                         reporter,
                         batch_size=self._settings.batch_size,
                         ask_first=self._settings.rewind == "report",
+                        warm=partial(self._begin_warming, tasks, engine, reporter),
                     )
+                    tasks.start_soon(self._look_after, committer)
                     await committer.run()
         finally:
             await reporter.withdraw()
 
-    async def _keep_unique(self) -> None:
-        """Ensure the unique index all the time: it keeps committers that overlap from storing a document twice."""
+    async def _look_after(self, committer: Committer) -> None:
+        """Ensure all the time what committing relies on.
+
+        The unique index keeps committers that overlap from storing a document twice; and MongoDB holds what it has
+        acknowledged.
+
+        Raises:
+            MongoWasPutBack: it doesn't.
+        """
+        trimmed = monotonic()
         while True:
-            await anyio.sleep(_ENSURE_UNIQUE)
+            await anyio.sleep(_LOOK_EVERY)
             with suppress(MongoError):  # the commits say so
                 await self._store.ensure_unique()
+                await committer.check_log()
+                if monotonic() > trimmed + _TRIM_EVERY:
+                    trimmed = monotonic()
+                    await self._store.log.trim()
+
+    def _begin_warming(self, tasks: TaskGroup, engine: Engine, reporter: Reporter) -> None:
+        reporter.warming(0, 1)
+        tasks.start_soon(self._warm, engine, reporter)
+
+    async def _warm(self, engine: Engine, reporter: Reporter) -> None:
+        """Give Redis all that only MongoDB holds: until then plain clients find it absent; the API reads it there."""
+        while True:
+            restore = Restore(
+                self._redis,
+                self._store,
+                engine,
+                patience=self._settings.mongo_timeout,
+                on_progress=lambda _, done, total: reporter.warming(done, total),
+            )
+            try:
+                restored = await restore.run()
+            except* (*_RESTART, CouldNotCompare, RedisRefused, MongoError) as errors:
+                self._warn(f"Redis is not warm yet: {reasons(errors)}")
+            else:
+                self._log.info("Redis is warm again", given=restored.given, present=restored.present)
+                return reporter.warming(0, 0)
+            await anyio.sleep(_LOOK_EVERY)
 
     async def _tidy(self) -> None:
         """Ensure the indexes that nothing waits for; what MongoDB refuses is said once, and left until a restart."""
@@ -142,7 +195,7 @@ class Leader:
                 for complaint in await self._store.tidy():
                     self._warn(complaint)
             except MongoError:
-                await anyio.sleep(_ENSURE_UNIQUE)
+                await anyio.sleep(_LOOK_EVERY)
             else:
                 return
 

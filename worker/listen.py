@@ -12,11 +12,11 @@ import anyio
 import structlog
 
 from gears.engines import Engine
-from gears.errors import ConfigError, Rewound
+from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisAway, RedisRefused, Rewound
 from gears.failpoint import reached
 from gears.mapping import Mapping
-from gears.redis import AWAY, Redis, RedisError, server_run
-from gears.stream import EVENTS, RENAMED_FROM, RENAMED_TO
+from gears.redis import AWAY, Redis, RedisError
+from gears.stream import CAPTURED, RENAMED_FROM, RENAMED_TO
 from worker.events import KeyspaceEvents
 from worker.lease import Lease
 from worker.reconcile import request_sweep, request_sweeps
@@ -31,6 +31,8 @@ _RENAMES = frozenset({RENAMED_FROM, RENAMED_TO})
 
 _IDLE = 2.0
 """Without an event for this long, ask whether the connection lives."""
+
+_UNHEARD = (RedisError, ConfigError, CaptureMissing, OutcomeUnknown, RedisAway, RedisRefused, Rewound)
 
 _RETRY = 0.2
 """Seconds between attempts to listen."""
@@ -93,7 +95,7 @@ class Listener:
         self._events = KeyspaceEvents(redis, engine.mapping.prefix, also=engine.names.own, timeout=timeout)
         self._noted = Noted()
         self._noted_since = 0.0
-        self._run = b""
+        self._life = ""
         self._asked = 0.0
         self._failed = ""
         self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
@@ -106,22 +108,22 @@ class Listener:
         """
         while True:
             try:
-                run = await server_run(self._redis)
-                if run != self._run:
+                life = await self._engine.life()
+                if life != self._life:
                     self._noted.clear()  # Redis may have forgotten these; a sweep is asked for
-                    self._run = run
+                    self._life = life
                 if (await self._events.enable()).now:
                     await request_sweeps(self._redis, self._mappings)
                 self._asked = 0.0  # at once, to learn when we are subscribed
                 await self._events.follow(self)
-            except (*AWAY, RedisError, ConfigError, Rewound) as error:
+            except (*AWAY, *_UNHEARD) as error:
                 if str(error) != self._failed:
                     self._log.error("not listening to plain clients; trying again", reason=str(error))
                     self._failed = str(error)
                 await anyio.sleep(_RETRY)
 
     def event(self, key: bytes, event: str) -> None:
-        if event in EVENTS:
+        if event in CAPTURED:
             if not self._noted:
                 self._noted_since = monotonic()
             self._noted.event(key, event)
@@ -142,6 +144,6 @@ class Listener:
             self._failed = ""
         if self._noted:
             reached("plain writes heard")
-            await self._engine.observe(self._noted.latest(), token=self._lease.token, run=self._run)
+            await self._engine.observe(self._noted.latest(), token=self._lease.token, life=self._life)
             reached("plain writes captured")
             self._noted.clear()

@@ -9,7 +9,7 @@ from gears.changes import Change, Remove, Upsert
 from gears.documents.stored import encode
 from gears.errors import Refused
 from gears.mapping import Mapping
-from gears.stream import BACKFILL, DELETE_EVENTS, FILL, RENAMED_FROM, RENAMED_TO, ZERO, Entry, EntryId
+from gears.stream import BACKFILL, DELETE_EVENTS, EXPIRE, FILL, RENAMED_FROM, RENAMED_TO, Entry, Token
 
 
 class Gone(Enum):
@@ -33,26 +33,21 @@ class KeyEntries:
 
     Args:
         key: the Redis key.
-        ids: its entries, oldest first.
+        tokens: its entries, oldest first.
         last_event: the event of the newest entry.
         marked: whether one of them is a delete, so that there may be a mark of it.
-        as_of: the newest entry of the stream when the key's state was read; that state may be newer than `ids` tell.
         filled_from: when the newest is a fill, the version that Redis was given.
         moved_from: the key that it was renamed from, the last time.
+        document: JSON text of its document after the newest write, where it has a time to live.
     """
 
     key: bytes
-    ids: list[EntryId] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
     last_event: str = ""
     marked: bool = False
-    as_of: EntryId = ZERO
     filled_from: int | None = None
     moved_from: bytes | None = None
-
-    @property
-    def version(self) -> int:
-        """The version of the state that was read."""
-        return max([self.as_of, *self.ids[-1:]]).version
+    document: bytes | None = None
 
 
 def coalesce(
@@ -68,7 +63,7 @@ def coalesce(
     known = known or {}
 
     def begun(key: bytes) -> KeyEntries:
-        return replace(known[key], ids=list(known[key].ids)) if key in known else KeyEntries(key)
+        return replace(known[key], tokens=list(known[key].tokens)) if key in known else KeyEntries(key)
 
     by_key = {key: begun(key) for key in due}
     previous: Entry | None = None
@@ -76,13 +71,16 @@ def coalesce(
         if entry.key not in by_key:
             by_key[entry.key] = begun(entry.key)
         found = by_key[entry.key]
-        if entry.event == BACKFILL and found.ids:  # tells of no write: what is known stays true
-            found.ids.append(entry.id)
+        if entry.event == EXPIRE:
+            found.document = entry.document
+        if entry.event in (BACKFILL, EXPIRE) and found.tokens:  # tells of no write: what is known stays true
+            found.tokens.append(entry.token)
             continue
         # A fill comes only when nothing else waits, or as the roll-back of what was refused before it.
         found.filled_from = (entry.filled_from or 0) if entry.event == FILL else None
-        found.ids.append(entry.id)
+        found.tokens.append(entry.token)
         found.last_event = entry.event
+        found.document = entry.document
         found.marked |= entry.event in DELETE_EVENTS
         if entry.event == RENAMED_TO:
             found.moved_from = previous.key if previous is not None and previous.event == RENAMED_FROM else None
@@ -137,8 +135,17 @@ Decision = Change | Refusal | Verify | None
 """What to do about a key; None for nothing."""
 
 
-def decide(mapping: Mapping, entries: KeyEntries, state: State) -> Decision:
-    """What a key's present state means for MongoDB."""
+def decide(mapping: Mapping, entries: KeyEntries, state: State, version: int) -> Decision:
+    """What a key's present state means for MongoDB.
+
+    Args:
+        mapping: the key's mapping.
+        entries: what the batch says of the key.
+        state: its present state.
+        version: the version of that.
+    """
+    if state is Gone.LOST and entries.document is not None and entries.last_event not in DELETE_EVENTS:
+        state = entries.document
     seen = state if isinstance(state, bytes) else None
     try:
         document_id = mapping.id_of(entries.key)
@@ -153,9 +160,9 @@ def decide(mapping: Mapping, entries: KeyEntries, state: State) -> Decision:
     if state is Gone.LOST:
         return Refusal(entries, "the key was evicted or expired before it could be committed", None)
     if seen is None:
-        return Remove(document_id, entries.version)
+        return Remove(document_id, version)
     try:
-        encoded = encode(mapping, document_id, seen, entries.version)
+        encoded = encode(mapping, document_id, seen, version)
     except Refused as refused:
         return Refusal(entries, refused.reason, seen)
-    return Upsert(document_id, entries.version, encoded.raw, encoded.has_its_id)
+    return Upsert(document_id, version, encoded.raw, encoded.has_its_id)

@@ -16,11 +16,13 @@ from gears.aside import read_aside
 from gears.audit_store import AuditStore
 from gears.documents.stored import Stored
 from gears.errors import Refused
+from gears.log import Acked, Head
 from gears.mapping import Mapping
 from gears.redis import Redis
 from gears.stream import ZERO, EntryId, Names
+from gears.version import is_committed
 from worker.committed import wait_committed
-from worker.compare import Horizon, Kind, Other, RedisState, Verdict, compared
+from worker.compare import Kind, Other, RedisState, Verdict, compared
 from worker.states import JSON_TYPE
 
 _GENERATIONS = 12
@@ -38,7 +40,7 @@ class Proof:
         stored: what MongoDB holds.
         deleted_at: the version of the key's tombstone.
         newest: the sync stream's last entry id at that time.
-        horizon: which versions it had given.
+        head: tells which versions are news to Redis.
     """
 
     key: bytes
@@ -47,7 +49,7 @@ class Proof:
     stored: Stored | None
     deleted_at: int | None
     newest: EntryId
-    horizon: Horizon
+    head: Head
 
     @property
     def mongo_version(self) -> int | None:
@@ -98,7 +100,7 @@ class Prover:
 
     async def _compare(self, keys: Sequence[bytes], settled: Settled) -> list[bytes]:
         """One generation; returns the keys for the next one."""
-        before, captured, _ = await self._read(keys)
+        before, captured, acked = await self._read(keys)
         await wait_committed(self._redis, self._mapping, captured, patience=self._patience)
         aside = {key for key, _ in (await read_aside(self._redis, self._names)).values()}
         settled.unsettled += [key for key in keys if key in aside]
@@ -108,45 +110,35 @@ class Prover:
         ids = {key: document_id for key, document_id in with_ids(self._mapping, keys) if document_id is not None}
         stored = await self._store.find_many(ids.values())
         deleted = await self._store.tombstones(ids.values())
-        after, newest, horizon = await self._read(keys)
+        head = await self._store.log.head()
+        after, newest, _ = await self._read(keys)
         pending = []
         for key in keys:
             document, deleted_at = stored.get(ids.get(key, "")), deleted.get(ids.get(key, ""))
-            verdict = await compared(self._mapping, after[key], document, deleted_at, horizon)
+            verdict = await compared(self._mapping, after[key], document, deleted_at, head)
             version = max(deleted_at or 0, document.version if document else 0)
             if verdict.kind is None:
                 continue
-            committed_since = captured.version < version <= newest.version
+            committed_since = acked.version < version and is_committed(version) and not head.is_news(version)
             if verdict.kind is Kind.EQUAL or (before[key] == after[key] and not committed_since):
-                settled.proofs.append(Proof(key, verdict, after[key], document, deleted_at, newest, horizon))
+                settled.proofs.append(Proof(key, verdict, after[key], document, deleted_at, newest, head))
             else:
                 pending.append(key)
         return pending
 
-    async def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, RedisState], EntryId, Horizon]:
-        """What Redis holds, and the last entry id of the sync stream and its horizon at that moment."""
+    async def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, RedisState], EntryId, Acked]:
+        """What Redis holds, the last entry id of the sync stream and what is acknowledged at that moment."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.xinfo_stream(self._names.stream)
-            pipeline.get(self._names.skipped)
-            pipeline.lrange(self._names.forgotten, 0, -1)
-            pipeline.time()
+            pipeline.get(self._names.acked)
             pipeline.execute_command("JSON.MGET", *keys, "$")
             for key in keys:
                 pipeline.type(key)
-            info, skipped, forgotten, time, texts, *types = await pipeline.execute(raise_on_error=False)
+            info, acked, texts, *types = await pipeline.execute(raise_on_error=False)
         if isinstance(texts, Exception):
             raise texts
         states = {key: _state(text, kind) for key, text, kind in zip(keys, texts, types, strict=True)}
-        newest = _last_entry(info)
-        clock = EntryId(time[0] * 1000, 0)
-        return states, newest, Horizon(newest.version, read_skipped(skipped, *forgotten), clock.version)
-
-
-def read_skipped(skipped: bytes | None, *forgotten: bytes) -> list[tuple[int, int]]:
-    """What is kept under `Names.skipped` and `Names.forgotten`."""
-    texts = ((skipped or b"").split(), *(line.split()[:2] for line in forgotten))
-    versions = [EntryId.parse(entry_id).version for text in texts for entry_id in text]
-    return list(zip(versions[::2], versions[1::2], strict=True))
+        return states, _last_entry(info), Acked.parse(acked)
 
 
 def with_ids(mapping: Mapping, keys: Iterable[bytes]) -> Iterator[tuple[bytes, str | None]]:

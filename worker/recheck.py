@@ -15,7 +15,6 @@ import structlog
 from redis.exceptions import ResponseError
 
 from gears.audit_store import AuditStore
-from gears.backlog import last_entry
 from gears.engines import Engine
 from gears.errors import ConfigError
 from gears.failpoint import reached
@@ -248,7 +247,7 @@ class Recheck:
 
     async def _repair(self, drift: Sequence[Proof]) -> Dict[bytes, str]:
         reached("drift found")
-        return await repair(self._redis, self._store, self._engine, self._prover, drift)
+        return await repair(self._store, self._engine, self._prover, drift)
 
     async def _suspects(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of these keys that look different."""
@@ -263,11 +262,10 @@ class Recheck:
         texts: Any = await self._redis.execute_command("JSON.MGET", *keys, "$")
         ids = dict(with_ids(self._mapping, keys))
         stored = await self._store.find_many(document_id for document_id in ids.values() if document_id is not None)
-        newest = (await last_entry(self._redis, self._engine.names)).version
         return [
             key
             for key, text in zip(keys, texts, strict=True)
-            if not await look_equal(self._mapping, text, stored.get(ids[key] or ""), newest)
+            if not await look_equal(self._mapping, text, stored.get(ids[key] or ""))
         ]
 
     async def _delete(self, keys: Sequence[bytes]) -> int:

@@ -5,6 +5,7 @@ told of a state that is gone. The batch with the key's last write decides.
 """
 
 from collections.abc import Collection, Sequence
+from collections.abc import Mapping as Dict
 from contextlib import suppress
 
 import anyio
@@ -20,8 +21,9 @@ from gears.failpoint import reached
 from gears.mongo import Store
 from gears.redis import Redis
 from gears.refusals import record_refusals
-from gears.stream import EntryId, Names, reaches
+from gears.stream import ZERO, EntryId, Names, Token
 from worker.ahead import Ahead
+from worker.mine import Mine
 from worker.plan import Refusal, Verify
 from worker.states import JSON_TYPE
 
@@ -34,11 +36,12 @@ async def refuse(
     store: Store,
     refusals: Sequence[Refusal],
     ahead: Ahead,
-    token: str,
+    mine: Mine,
     *,
+    version: int,
     last: EntryId,
-    lost: EntryId,
-) -> dict[EntryId, str]:
+    unacked: Dict[int, EntryId],
+) -> dict[Token, str]:
     """Set refused states aside: keep them as dead letters, remember the refusal, fence MongoDB off, roll Redis back.
 
     In this order, so that a committer that stops halfway leaves its successor enough to tell the writers the truth.
@@ -50,29 +53,30 @@ async def refuse(
         store: the mapping's documents in MongoDB.
         refusals: the refused states.
         ahead: tells of later writes.
-        token: the committer's.
+        mine: what the committer relies on.
+        version: the batch's.
         last: the last entry of the batch.
-        lost: versions up to this entry's, in MongoDB, say nothing of the entries that Redis has now.
+        unacked: versions of batches that were written and not acknowledged, each with the newest entry it knew of.
 
     Returns:
-        The refused entries with their reasons; not those that a predecessor committed before the refused state came.
+        The refused entries with their reasons; not those of states that were committed before the refused one came.
 
     Raises:
         MongoError, RedisError: do it again.
     """
-    letters = [_dead_letter(refusal) for refusal in refusals if not refusal.moved]
+    letters = [_dead_letter(refusal, version) for refusal in refusals if not refusal.moved]
     if letters:
         await store.keep_dead_letters(letters)
     reached("dead letters kept")
-    versions = _versions(engine, refusals)
+    versions = _versions(engine, refusals, version)
     held = await _held(store, versions)
     fences = await store.fenced_off(held)
     committed = {engine.mapping.key(i).encode(): version for i, version in held.items() if i not in fences}
     entries = {
-        entry_id: refusal.reason
+        token: refusal.reason
         for refusal in refusals
-        for entry_id in refusal.entries.ids
-        if not reaches(committed.get(refusal.entries.key, 0), max(entry_id.version, lost.version + 1))
+        for token in refusal.entries.tokens
+        if token.id > unacked.get(committed.get(refusal.entries.key, 0), ZERO)
     }
     await record_refusals(redis, Names(engine.mapping.prefix), entries.items())
     reached("refusals recorded")
@@ -82,7 +86,7 @@ async def refuse(
     for refusal in sorted(refusals, key=lambda refusal: not refusal.moved):  # what was moved is never nowhere
         log.warning("refused", key=repr(refusal.entries.key)[1:], reason=refusal.reason)
         if refusal.moved and not ahead.written(refusal.entries.key, last):
-            await _move_back(engine, store, engine.mapping.id_of(refusal.entries.key), ahead, token)
+            await _move_back(engine, store, engine.mapping.id_of(refusal.entries.key), ahead, mine)
         if refusal.seen is None or ahead.written(refusal.entries.key, last):
             continue
         try:
@@ -139,12 +143,12 @@ async def give_ids(engine: Engine, upserts: Sequence[tuple[Upsert, bytes]], ahea
     reached("ids given")
 
 
-def _versions(engine: Engine, refusals: Sequence[Refusal]) -> dict[str, int]:
+def _versions(engine: Engine, refusals: Sequence[Refusal], version: int) -> dict[str, int]:
     """The versions of the refused states, by the document's id where the key has one."""
     versions = {}
     for refusal in refusals:
         with suppress(Refused):
-            versions[engine.mapping.id_of(refusal.entries.key)] = refusal.entries.version
+            versions[engine.mapping.id_of(refusal.entries.key)] = version
     return versions
 
 
@@ -172,12 +176,12 @@ async def _delete(redis: Redis, key: bytes, seen: bytes) -> None:
             await pipeline.execute()
 
 
-async def _move_back(engine: Engine, store: Store, document_id: str, ahead: Ahead, token: str) -> None:
+async def _move_back(engine: Engine, store: Store, document_id: str, ahead: Ahead, mine: Mine) -> None:
     stored = await store.find(document_id)
     if stored is not None:
         text = await text_of(engine.mapping, stored)
         try:
-            await engine.restore(document_id, text, since=ahead.seen, token=token)
+            await engine.restore(document_id, text, since=ahead.seen, token=mine.lease, life=mine.life)
         except RedisRefused as error:
             log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
 
@@ -198,6 +202,6 @@ async def _roll_back(
         log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
 
 
-def _dead_letter(refusal: Refusal) -> DeadLetter:
+def _dead_letter(refusal: Refusal, version: int) -> DeadLetter:
     entries = refusal.entries
-    return DeadLetter(entries.key, entries.ids, entries.version, refusal.reason, refusal.seen or b"")
+    return DeadLetter(entries.key, entries.tokens, version, refusal.reason, refusal.seen or b"")

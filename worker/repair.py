@@ -5,7 +5,6 @@ ahead, Redis is given what MongoDB holds.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import anyio
 import structlog
@@ -13,13 +12,12 @@ import structlog
 from gears.audit_store import AuditStore
 from gears.documents.stored import text_of
 from gears.engines import Absent, Engine
-from gears.errors import ForeignKey, PreconditionFailed, RedisRefused
+from gears.errors import ForeignKey, PreconditionFailed, RedisRefused, Unchecked
 from gears.failpoint import reached
-from gears.redis import Redis, server_run
-from gears.stream import BACKFILL, Names
+from gears.stream import BACKFILL
+from gears.version import version_of
 from worker.compare import DRIFT, Kind, Other
 from worker.prove import Proof, Prover
-from worker.room import make_room
 
 log = structlog.get_logger()
 
@@ -31,13 +29,10 @@ _AT_ONCE = 20
 _NO_LIMIT = 2**31
 
 
-async def repair(
-    redis: Redis, store: AuditStore, engine: Engine, prover: Prover, drift: Sequence[Proof]
-) -> dict[bytes, str]:
+async def repair(store: AuditStore, engine: Engine, prover: Prover, drift: Sequence[Proof]) -> dict[bytes, str]:
     """Repair proven drift, unless it was refused before, and compare it once more.
 
     Args:
-        redis: client with replies as bytes.
         store: the mapping's documents in MongoDB.
         engine: the mapping's engine.
         prover: compares.
@@ -53,7 +48,7 @@ async def repair(
     """
     reasons = await _refused_before(store, drift)
     tried = [proof for proof in drift if proof.key not in reasons]
-    await _bring_together(redis, store, engine, tried)
+    await _bring_together(store, engine, tried)
     settled = await prover.settle([proof.key for proof in tried])
     reasons |= await _refused_before(store, tried)
     different = {proof.key for proof in settled.proofs if proof.verdict.kind in DRIFT}
@@ -74,8 +69,8 @@ async def delete_absent(engine: Engine, keys: Sequence[bytes]) -> int:
         nonlocal deleted
         try:
             await engine.delete(document_id, Absent(), backlog_limit=_NO_LIMIT)
-        except (PreconditionFailed, ForeignKey):
-            return  # it is back
+        except (PreconditionFailed, ForeignKey, Unchecked):
+            return  # it is back, or Redis may have forgotten it
         deleted += 1
 
     for start in range(0, len(keys), _AT_ONCE):
@@ -86,16 +81,13 @@ async def delete_absent(engine: Engine, keys: Sequence[bytes]) -> int:
     return deleted
 
 
-async def _bring_together(redis: Redis, store: AuditStore, engine: Engine, proofs: Sequence[Proof]) -> None:
+async def _bring_together(store: AuditStore, engine: Engine, proofs: Sequence[Proof]) -> None:
     """Repair; whether it was repaired shows when the keys are compared again."""
-    ahead = [proof for proof in proofs if proof.verdict.kind is Kind.AHEAD]
-    await _backfill(redis, Names(engine.mapping.prefix), [proof for proof in proofs if proof not in ahead])
-    if ahead:
-        await make_room(redis, Names(engine.mapping.prefix), max(proof.mongo_version or 0 for proof in ahead))
-        reached("room made")
-    for proof in ahead:
-        await _roll_back(engine, store, proof)
-        reached("one of them rolled back")
+    await _backfill(engine, [proof for proof in proofs if proof.verdict.kind is not Kind.AHEAD])
+    for proof in proofs:
+        if proof.verdict.kind is Kind.AHEAD:
+            await _roll_back(engine, store, proof)
+            reached("one of them rolled back")
 
 
 async def _refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[bytes, str]:
@@ -103,19 +95,15 @@ async def _refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[by
     return await store.refused({proof.key: proof.state for proof in proofs if isinstance(proof.state, bytes)})
 
 
-async def _backfill(redis: Redis, names: Names, proofs: Sequence[Proof]) -> None:
-    run = await server_run(redis)
-    async with redis.pipeline(transaction=False) as pipeline:
+async def _backfill(engine: Engine, proofs: Sequence[Proof]) -> None:
+    async with anyio.create_task_group() as tasks:
         for proof in proofs:
-            event = "del" if proof.state is Other.ABSENT else BACKFILL
-            entry: dict[Any, Any] = {"k": proof.key, "e": event, "r": run}
-            pipeline.xadd(names.stream, entry)
-        await pipeline.execute()
+            tasks.start_soon(engine.backfill, proof.key, "del" if proof.state is Other.ABSENT else BACKFILL)
     reached("backfills queued")
 
 
 async def _roll_back(engine: Engine, store: AuditStore, proof: Proof) -> None:
-    """Give Redis what MongoDB holds, which is not of what Redis has forgotten any more: what comes later is newer."""
+    """Give Redis what MongoDB holds, which is no news any more: what Redis gets from now on is newer."""
     document_id, held = engine.mapping.id_of(proof.key), proof.mongo_version or 0
     document = None if proof.stored is None else await text_of(engine.mapping, proof.stored)
     version = 0 if proof.stored is None else held
@@ -125,5 +113,5 @@ async def _roll_back(engine: Engine, store: AuditStore, proof: Proof) -> None:
     except RedisRefused as error:
         log.error("Redis refused a roll-back", key=repr(proof.key)[1:], error=str(error))
         return
-    if given and (above := proof.horizon.above(held)) > held:
-        await store.fence_off({document_id: above}, {document_id: held})
+    if given and proof.head.is_news(held):
+        await store.set_version(document_id, held, version_of(proof.head.term, 0))

@@ -114,6 +114,12 @@ class Reporter(_Published[WorkerState]):
         """Redis is given back what it lost."""
         self._tell("restoring", reason)
 
+    def warming(self, done: int, total: int) -> None:
+        """Redis is given what only MongoDB holds: so many documents of about so many; none when that is done."""
+        if not (self._state.to_warm and total):
+            self._changed.set()
+        self._state.warmed, self._state.to_warm = done, total
+
     def blocked(self, reason: str) -> None:
         """Nothing is committed until somebody mends this."""
         self._tell("blocked", reason)

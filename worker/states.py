@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gears.lane import Wire
+from gears.log import Acked
 from gears.redis import Redis
-from gears.stream import DELETE_EVENTS, Entry, EntryId, Names, decode_entry
+from gears.stream import DELETE_EVENTS, Entry, EntryId, Names, Token, decode_entry
+from worker.mine import MEMORY
 from worker.plan import Gone, KeyEntries, State, coalesce
 
 JSON_TYPE = b"ReJSON-RL"
@@ -20,12 +22,13 @@ _WAIT_MS = 500
 _PAGES = 5
 """A batch of b documents may have four times b entries, and one more where a RENAME would be cut in two."""
 
-_READ = """
+_READ = (
+    MEMORY
+    + """
 local after, most, most_bytes, pages = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local taken, states, known, bytes, renaming = {}, {}, {}, 0, false
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-local watermark = redis.call('GET', KEYS[2]) or '0-0'
-local time = redis.call('TIME')
+local acked, life = redis.call('GET', KEYS[2]) or '', redis.call('GET', KEYS[3])
 local function look(key)
     known[key] = true
     local document = redis.pcall('JSON.GET', key)
@@ -45,6 +48,7 @@ local function read()
             for i = 1, #fields, 2 do
                 if fields[i] == 'k' then key = fields[i + 1] end
                 if fields[i] == 'e' then event = fields[i + 1] end
+                if fields[i] == 'd' then bytes = bytes + #fields[i + 1] end
             end
             if not renaming and (page > pages - 1 or (key ~= '' and not known[key])) then
                 if #states >= most or bytes > most_bytes or page == pages then return end
@@ -61,8 +65,9 @@ read()
 for i = 7, #ARGV do
     if not known[ARGV[i]] then look(ARGV[i]) end
 end
-return {taken, states, newest, watermark, time}
+return {taken, states, newest, acked, life, memory}
 """
+)
 """In one atomic step, so that what tells a deleted key from a lost one belongs to its state.
 
 Both entries of a RENAME are in one batch, so that it arrives as a whole.
@@ -77,23 +82,28 @@ class Batch:
         entries: in order.
         keys: what they say of each key.
         states: each key's present state.
-        newest: the stream's newest entry when they were read, which may be a later one; none of them is newer.
-        watermark: the watermark in Redis at that moment.
-        clock: the id that Redis's clock would have given then.
+        newest: the stream's newest entry when they were read, which may be a later one; None when there was none.
+        acked: what Redis knew to be acknowledged at that moment, as text.
+        memory: the life as Redis kept it, and the memory's id, at that moment.
         beside: other keys, whose states were asked for.
     """
 
     entries: Sequence[Entry]
     keys: Sequence[KeyEntries]
     states: dict[bytes, State]
-    newest: EntryId
-    watermark: EntryId
-    clock: EntryId
+    newest: Token | None
+    acked: str
+    memory: tuple[bytes, bytes]
     beside: Sequence[KeyEntries] = ()
 
-    def last(self, otherwise: EntryId) -> EntryId:
+    def last(self, otherwise: Token) -> Token:
         """The last entry; `otherwise` if there is none."""
-        return self.entries[-1].id if self.entries else otherwise
+        return self.entries[-1].token if self.entries else otherwise
+
+    @property
+    def committed(self) -> list[Token]:
+        """Of each life, its last entry, in their order."""
+        return [Token(life, entry_id) for life, entry_id in {e.life: e.id for e in self.entries}.items()]
 
     @property
     def is_large(self) -> bool:
@@ -135,14 +145,15 @@ class Reader:
         """
         stream, gone, start = self._names.stream, self._names.gone, len(self._names.prefix) + 2
         waiting = [("XREAD", "COUNT", 1, "BLOCK", _WAIT_MS, "STREAMS", stream, str(after))] if wait else []
-        *_, (raw, found, newest, watermark, time) = await self._wire.send_all(
+        *_, (raw, found, newest, acked, life, memory) = await self._wire.send_all(
             *waiting,
             (
                 "EVAL",
                 _READ,
-                2,
+                3,
                 stream,
-                self._names.watermark,
+                self._names.acked,
+                self._names.life,
                 str(after),
                 most,
                 READ_BYTES,
@@ -153,31 +164,34 @@ class Reader:
                 *beside,
             ),
         )
-        entries = [
-            decode_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in raw
-        ]
+        entries = [_decode(*entry) for entry in raw]
         keys = coalesce((entry for entry in entries if entry.key), known, due)
-        as_of = EntryId.parse(newest[0][0]) if newest else after
         others = {key: KeyEntries(key) for key in beside if key not in keys}
-        for key_entries in (*keys.values(), *others.values()):
-            key_entries.as_of = as_of
-        states = {
-            key: _state(keys.get(key) or others[key], EntryId.parse(watermark).next, *state) for key, *state in found
-        }
-        clock = EntryId(int(time[0]) * 1000 + int(time[1]) // 1000, 0)
+        unknown = Acked.parse(acked).token.id.next
+        states = {key: _state(keys.get(key) or others[key], unknown, *state) for key, *state in found}
         return Batch(
-            entries, list(keys.values()), states, as_of, EntryId.parse(watermark), clock, list(others.values())
+            entries,
+            list(keys.values()),
+            states,
+            _decode(*newest[0]).token if newest else None,
+            acked.decode(),
+            (life or b"", memory),
+            list(others.values()),
         )
 
 
+def _decode(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
+    return decode_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True)))
+
+
 def _state(
-    entries: KeyEntries, watermark: EntryId, document: bytes | None, kind: bytes = b"", mark: bytes | None = None
+    entries: KeyEntries, unknown: EntryId, document: bytes | None, kind: bytes = b"", mark: bytes | None = None
 ) -> State:
     if document is not None:
         return document
     if kind not in (b"none", JSON_TYPE):
         return Gone.FOREIGN
-    known = entries.ids[-1] if entries.ids else watermark
+    known = entries.tokens[-1].id if entries.tokens else unknown
     deleted_later = mark is not None and EntryId.parse(mark) >= known
     return Gone.DELETED if deleted_later or entries.last_event in DELETE_EVENTS else Gone.LOST
 

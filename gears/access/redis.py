@@ -21,12 +21,13 @@ _COMMANDS = {
             "exists",
             "type",
             "hgetall",
+            "hkeys",
             "hexists",
             "xlen",
             "xrange",
             "xinfo|stream",
             "zrangebyscore",
-            "lrange",
+            "pttl",
         ),
         *("json.set", "del", "set", "xadd", "xdel"),  # what a write of the recipe is made of
     ),
@@ -41,7 +42,7 @@ _COMMANDS[Role.WORKER] = (
     *_COMMANDS[Role.SERVICE],
     *("json.mget", "json.debug", "scan", "dbsize", "xread", "xtrim", "publish", "psubscribe", "punsubscribe"),
     *("xrevrange", "expire", "pexpire", "pttl", "hset", "hdel", "zadd", "zremrangebyrank", "getdel"),
-    *("append", "rpush", "ltrim", "config|get", "watch", "unwatch"),
+    *("copy", "config|get", "watch", "unwatch"),
 )
 
 _OF_ENGINE = {
@@ -86,14 +87,13 @@ def rules(role: Role, mappings: Iterable[Mapping], *, engine: str, database: int
         keys.append(f"~{mapping.prefix}:*")
         if role is Role.SERVICE:
             read = "~" if engine == "gears1" else "%R~"  # Redis 6.2 doesn't tell reading from writing
-            keys += [f"~{names.stream}", f"~{names.gone}*", f"~{names.ticket}*"]
+            keys += [f"~{names.stream}", f"~{names.life}", f"~{names.gone}*", f"~{names.ticket}*"]
             kept = [
-                names.watermark,
+                names.acked,
                 names.refused,
                 names.aside,
                 names.worker,
                 names.reconciling,
-                names.gaps,
                 names.checked,
             ]
             keys += [f"{read}{name}" for name in kept]

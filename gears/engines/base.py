@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from gears.mapping import Mapping
 from gears.redis import Redis
-from gears.stream import EntryId, Names
+from gears.stream import EntryId, Names, Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Written:
     """A write that Redis took and captured.
 
     Args:
-        id: the id of its entry on the sync stream.
+        token: which entry it has on the sync stream.
         existed: whether the key existed before.
         document: the JSON text that Redis holds for the key now; empty after a delete.
     """
 
-    id: EntryId
+    token: Token
     existed: bool
     document: bytes
 
@@ -130,17 +130,33 @@ class Engine(ABC):
         Called after each acknowledge and every second. It never fails: whoever is not answered now is at the next call.
         """
 
-    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str, run: bytes) -> None:
+    @abstractmethod
+    async def life(self) -> str:
+        """The present life, made if need be: where Redis's memory isn't the one that the recipe knows."""
+
+    @abstractmethod
+    async def backfill(self, key: bytes, event: str) -> bool:
+        """Capture that MongoDB doesn't hold a key's present state.
+
+        Args:
+            key: the key, whether it is an id or not.
+            event: `BACKFILL`, or `del` for a key that is absent.
+
+        Returns:
+            Whether it was captured; not while Redis may have forgotten something.
+        """
+
+    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str, life: str) -> None:
         """Capture what plain clients wrote, where `captures_plain_clients` is false.
 
         Args:
             events: keys, each with its latest keyspace event.
             token: the committer's; nothing is done unless its lease holds.
-            run: the run of the server that told of them; nothing is done in another one, which may have forgotten them.
+            life: the life in which they were told; nothing is done in another one, which may have forgotten them.
 
         Raises:
             LeaseLost: the lease doesn't hold.
-            Rewound: it is another run.
+            Rewound: it is another life.
         """
         raise NotImplementedError(f"{self.name} captures by itself: {len(events)} events")
 
@@ -150,7 +166,7 @@ class Engine(ABC):
 
         Raises:
             PreconditionFailed: the key isn't as `condition` asks.
-            Unchecked: Redis may have forgotten how the key is, so that it can't be said what that equals.
+            Unchecked: Redis may have forgotten how the key is, so that nothing can be said of `Absent` and `Equals`.
             BacklogFull: `backlog_limit` entries or more are uncommitted.
             ForeignKey: the key holds another type.
         """
@@ -186,7 +202,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str) -> bool:
+    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str, life: str) -> bool:
         """Give Redis back what it lost, uncaptured; for the committer, while it commits nothing.
 
         Args:
@@ -195,12 +211,14 @@ class Engine(ABC):
             since: nothing is done when the stream tells of a write to the key after this entry, or when the key holds
                 another type.
             token: the committer's; nothing is done unless its lease holds.
+            life: the life that it knows; nothing is done in another one.
 
         Returns:
             Whether it was done.
 
         Raises:
             LeaseLost: the lease doesn't hold.
+            Rewound: it is another life.
         """
 
     @abstractmethod

@@ -12,8 +12,8 @@ from anyio import to_thread
 
 from gears.documents.redis_text import for_redis
 from gears.engines.base import Absent, Any_, Condition, Engine, Equals, Present, Written
-from gears.errors import BacklogFull, ForeignKey, LeaseLost, PreconditionFailed, Unchecked
-from gears.stream import EntryId
+from gears.errors import BacklogFull, ForeignKey, LeaseLost, PreconditionFailed, Rewound, Unchecked
+from gears.stream import EntryId, Token
 
 _LARGE = 64 * 1024
 """Bytes from which on a document is looked through in a thread."""
@@ -28,28 +28,40 @@ class CallEngine(Engine):
         spelled = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}" for c in self.mapping.prefix)
         return f"writethrough_{spelled}"
 
+    async def life(self) -> str:
+        life = await self._call("life", None)
+        return str(life.decode())
+
+    async def backfill(self, key: bytes, event: str) -> bool:
+        return bool(await self._call("backfill", key, event) == b"1")
+
     async def put(self, document_id: str, document: bytes, condition: Condition, *, backlog_limit: int) -> Written:
         text, *increments = await _for_redis(document)
-        reply = await self._call("put", document_id, text, *_condition(condition), backlog_limit, *increments)
+        reply = await self._call(
+            "put", self.mapping.key(document_id), text, *_condition(condition), backlog_limit, *increments
+        )
         return _written(reply, condition)
 
     async def delete(self, document_id: str, condition: Condition, *, backlog_limit: int) -> Written:
-        return _written(await self._call("remove", document_id, *_condition(condition), backlog_limit), condition)
+        return _written(
+            await self._call("remove", self.mapping.key(document_id), *_condition(condition), backlog_limit), condition
+        )
 
     async def ticket(self, document_id: str) -> bytes | None:
-        ticket: bytes | None = await self._call("ticket", document_id, secrets.token_hex(8))
+        ticket: bytes | None = await self._call("ticket", self.mapping.key(document_id), secrets.token_hex(8))
         return ticket
 
     async def fill(self, document_id: str, document: bytes, *, version: int, ticket: bytes) -> bytes | None:
         text, *increments = await _for_redis(document)
-        filled: bytes | None = await self._call("fill", document_id, text, int(version), ticket, *increments)
+        filled: bytes | None = await self._call(
+            "fill", self.mapping.key(document_id), text, int(version), ticket, *increments
+        )
         return filled
 
-    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str) -> bool:
+    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str, life: str) -> bool:
         text, *increments = await _for_redis(document)
-        done = await self._call("restore", document_id, text, str(since), token, *increments)
-        if done == b"lease lost":
-            raise LeaseLost("another committer took over")
+        done = await self._call("restore", self.mapping.key(document_id), text, str(since), token, life, *increments)
+        check_mine(done)
         return bool(done == b"1")
 
     async def roll_back(
@@ -57,12 +69,22 @@ class CallEngine(Engine):
     ) -> bool:
         text, *increments = await _for_redis(document)
         filled_from = "" if version is None else str(version)
-        done = await self._call("roll_back", document_id, seen, text, filled_from, str(since), *increments)
+        done = await self._call(
+            "roll_back", self.mapping.key(document_id), seen, text, filled_from, str(since), *increments
+        )
         return bool(done == b"1")
 
     @abstractmethod
-    async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
-        """Run one of the recipe's functions on a key; raises as `Engine` says."""
+    async def _call(self, function: str, key: str | bytes | None, *args: str | bytes | int) -> Any:
+        """Run one of the recipe's functions, on a key if there is one; raises as `Engine` says."""
+
+
+def check_mine(done: bytes | None) -> None:
+    """Raise what a word says of the caller's lease and life."""
+    if done == b"lease lost":
+        raise LeaseLost("another committer took over")
+    if done == b"rewound":
+        raise Rewound("Redis was restarted, or emptied, and may have forgotten something")
 
 
 async def _for_redis(document: bytes | None) -> Sequence[str | bytes]:
@@ -98,8 +120,8 @@ def _condition(condition: Condition) -> tuple[str, bytes]:
 
 def _written(reply: list[bytes], condition: Condition) -> Written:
     match reply:
-        case [b"ok", entry_id, existed, document]:
-            return Written(EntryId.parse(entry_id), existed == b"1", document)
+        case [b"ok", entry_id, existed, document, life]:
+            return Written(Token(life.decode(), EntryId.parse(entry_id)), existed == b"1", document)
         case [b"foreign"]:
             raise ForeignKey("the key holds another type than a JSON document; rename or delete it in Redis")
         case [b"unchecked"]:

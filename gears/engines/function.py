@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from redis.exceptions import ResponseError
 
 from gears.engines.base import CaptureStatus
-from gears.engines.calls import CallEngine, recipe, version_of_recipe
-from gears.errors import CaptureMissing, LeaseLost, RedisRefused, Rewound
+from gears.engines.calls import CallEngine, check_mine, recipe, version_of_recipe
+from gears.errors import CaptureMissing, RedisRefused
 from gears.redis import send_once
 from gears.stream import DELETE_EVENTS, TICKET_TTL
 
@@ -26,6 +26,8 @@ class Function(CallEngine):
         config: dict[str, str | int | frozenset[str]] = {
             "library": self.library,
             "stream": self.names.stream,
+            "life": self.names.life,
+            "tag": self.names.tag,
             "aside": self.names.aside,
             "checked": self.names.checked,
             "lease": self.names.lease,
@@ -63,18 +65,15 @@ class Function(CallEngine):
             raise
         return True
 
-    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str, run: bytes) -> None:
+    async def observe(self, events: Sequence[tuple[bytes, str]], *, token: str, life: str) -> None:
         args = [part for event in events for part in event]
-        done = await self.redis.execute_command("FCALL", f"{self.library}_observe", 0, token, run, *args)
-        if done == b"lease lost":
-            raise LeaseLost("another committer took over")
-        if done == b"rewound":
-            raise Rewound("Redis was restarted, and may have forgotten what it told of")
+        check_mine(await self.redis.execute_command("FCALL", f"{self.library}_observe", 0, token, life, *args))
 
-    async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
+    async def _call(self, function: str, key: str | bytes | None, *args: str | bytes | int) -> Any:
         name = f"{self.library}_{function}"
+        keys = () if key is None else (key,)
         try:
-            return await send_once(self.redis, "FCALL", name, 1, self.mapping.key(document_id), *args)
+            return await send_once(self.redis, "FCALL", name, len(keys), *keys, *args)
         except ResponseError as error:
             if _MISSING in str(error).lower():
                 raise CaptureMissing(f"the write-through library for {self.mapping.prefix!r} is not loaded") from error

@@ -13,7 +13,7 @@ from gears.engines.calls import CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
 from gears.lock import OomLock
 from gears.redis import AWAY, send_once
-from gears.stream import DELETE_EVENTS, EVENTS, TICKET_TTL
+from gears.stream import CAPTURED, DELETE_EVENTS, TICKET_TTL
 
 log = structlog.get_logger()
 
@@ -50,16 +50,17 @@ class Gears1(CallEngine):
             "name": self.library,
             "prefix": self.mapping.prefix,
             "stream": self.names.stream,
-            "watermark": self.names.watermark,
+            "life": self.names.life,
+            "tag": self.names.tag,
+            "acked": self.names.acked,
             "refused": self.names.refused,
             "aside": self.names.aside,
-            "gaps": self.names.gaps,
             "checked": self.names.checked,
             "lease": self.names.lease,
             "gone": self.names.gone,
             "ticket": self.names.ticket,
             "ticket_ms": TICKET_TTL * 1000,
-            "events": sorted(EVENTS),
+            "events": sorted(CAPTURED),
             "deletes": sorted(DELETE_EVENTS),
             "hold": list(HELD_COMMANDS) if self.mapping.hold else [],
             "hold_seconds": self.mapping.hold,
@@ -160,10 +161,10 @@ class Gears1(CallEngine):
         options = ("ID", session, "DESCRIPTION", config["version"], "UPGRADE")
         await self.redis.execute_command("RG.PYEXECUTE", code, *options)
 
-    async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
-        key = self.mapping.key(document_id)
+    async def _call(self, function: str, key: str | bytes | None, *args: str | bytes | int) -> Any:
+        keys = () if key is None else (key,)
         try:
-            reply = await send_once(self.redis, "RG.TRIGGER", self.library, function, key, *args)
+            reply = await send_once(self.redis, "RG.TRIGGER", self.library, function, *keys, *args)
             if isinstance(reply, list) and len(reply) == 1 and isinstance(reply[0], list | ResponseError):
                 [reply] = reply  # it comes without this list when RedisGears took the call for another; see the recipe
             if isinstance(reply, ResponseError):

@@ -10,7 +10,7 @@ from gears.engines.base import CaptureStatus
 from gears.engines.calls import CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, RedisRefused
 from gears.redis import send_once
-from gears.stream import DELETE_EVENTS, EVENTS, TICKET_TTL
+from gears.stream import CAPTURED, DELETE_EVENTS, TICKET_TTL
 
 _MISSING = ("unknown library", "unknown function", "unknown command")
 
@@ -28,14 +28,17 @@ class Gears2(CallEngine):
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {
             "prefix": self.mapping.prefix,
+            "database": self.redis.connection_pool.connection_kwargs.get("db") or 0,
             "stream": self.names.stream,
+            "life": self.names.life,
+            "tag": self.names.tag,
             "aside": self.names.aside,
             "checked": self.names.checked,
             "lease": self.names.lease,
             "gone": self.names.gone,
             "ticket": self.names.ticket,
             "ticket_ms": TICKET_TTL * 1000,
-            "events": sorted(EVENTS),
+            "events": sorted(CAPTURED),
             "deletes": sorted(DELETE_EVENTS),
         }
         return {"version": version_of_recipe(self._code, json.dumps(config, sort_keys=True))} | config
@@ -92,10 +95,11 @@ class Gears2(CallEngine):
             raise
         return True
 
-    async def _call(self, function: str, document_id: str, *args: str | bytes | int) -> Any:
+    async def _call(self, function: str, key: str | bytes | None, *args: str | bytes | int) -> Any:
         name = f"{self.library}.{function}"
+        keys = () if key is None else (key,)
         try:
-            return await send_once(self.redis, "TFCALL", name, 1, self.mapping.key(document_id), *args)
+            return await send_once(self.redis, "TFCALL", name, len(keys), *keys, *args)
         except ResponseError as error:
             message = str(error)
             if any(word in message.lower() for word in _MISSING):

@@ -3,33 +3,27 @@
 -- The functions that write add their entry themselves, before the write: an entry too many is harmless, one too few is
 -- not. What plain clients write, the worker learns from keyspace notifications and hands to `observe`.
 --
--- Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
--- from those that survived it.
+-- Every entry names the life (`l`) in which it was captured: an unbroken stretch of Redis's memory. An entry of a key
+-- that has a time to live carries its document (`d`), so that the commit needs no key.
 --
--- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, aside, checked,
--- lease, gone, ticket, ticket_ms, own, start, deletes}`.
+-- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, life, tag, aside,
+-- checked, lease, gone, ticket, ticket_ms, own, start, deletes}`.
 
 local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
-local LEAP_MS = 60000
 
-local run, begun
-
--- What tells this run of the server from others.
-local function server_run()
-    run = run or string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)')
-    return run
-end
-
--- The first entry of a run, on a stream that is ahead of the clock: ids go on where Redis remembers, so entries that it
--- lost when it was restarted may have had the next ones. They are passed over, since nobody could tell them apart; and so
--- are those that another run passed on to, which may be lost as well.
-local function leap(id, ...)
-    local ms = tonumber(string.match(id, '^%d+'))
-    if ms < (tonumber(redis.call('TIME')[1]) + 1) * 1000 then return id end
-    redis.call('XDEL', config.stream, id)
-    local more = tonumber(server_run(), 16) % LEAP_MS
-    return redis.call('XADD', config.stream, string.format('%.0f-0', ms + LEAP_MS + more), ...)
+-- The present life; a new one where Redis's memory isn't the one that the life is kept with: the memory's id is another
+-- one after a restart, and after another server's memory was taken over. A life's name is never used again: it tells the
+-- run of the server, when it began, and whose it is.
+local function present_life()
+    local memory = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+    local life, kept_with = string.match(redis.call('GET', config.life) or '', '^(%w+) (%w+)$')
+    if kept_with == memory then return life end
+    local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w%w%w%w%w%w%w%w)')
+    local time = redis.call('TIME')
+    life = string.format('%s%013x%s', run, time[1] * 1000000 + time[2], config.tag)
+    redis.call('SET', config.life, life .. ' ' .. memory)
+    return life
 end
 
 local function gone(key)
@@ -43,10 +37,7 @@ end
 -- Adds an entry; returns its id. Whoever reads the key from MongoDB meanwhile can't fill it any more.
 local function add(key, event, ...)
     redis.call('DEL', ticket_of(key))
-    local id = redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'r', server_run(), ...)
-    if not begun then id = leap(id, 'k', key, 'e', event, 'r', server_run(), ...) end
-    begun = true
-    return id
+    return redis.call('XADD', config.stream, '*', 'k', key, 'e', event, 'l', present_life(), ...)
 end
 
 local function kind(key)
@@ -79,24 +70,32 @@ local function set(key, document, ...)
     end
 end
 
--- What keeps a write from being made: a word for the caller, or nil. What Redis may have forgotten equals nothing.
+-- Adds an entry that carries the document, if the key has a time to live: it may expire before that is committed.
+local function keep_document(key)
+    if redis.call('PTTL', key) >= 0 then add(key, 'expire', 'd', current(key)) end
+end
+
+-- What keeps a write from being made: a word for the caller, or nil. What Redis may have forgotten is no condition.
 local function obstacle(key, condition, expected, limit)
     local found = kind(key)
     if found ~= 'none' and found ~= JSON_TYPE then return 'foreign' end
+    local conditional = condition == 'absent' or condition == 'equals'
+    if conditional and redis.call('GET', config.checked) ~= present_life() then return 'unchecked' end
     local present = found == JSON_TYPE
     if condition == 'absent' and present then return 'failed' end
     if condition == 'present' and not present then return 'failed' end
     if condition == 'equals' and (not present or current(key) ~= expected) then return 'failed' end
     if redis.call('XLEN', config.stream) >= tonumber(limit) then return 'backlog' end
-    if condition == 'equals' and redis.call('GET', config.checked) ~= server_run() then return 'unchecked' end
 end
 
--- Entries after `since` that tell of a write to the key; fills and backfills don't.
+-- Entries after `since` that tell of a write to the key; fills, backfills and times to live don't.
 local function written_since(key, since)
     for _, entry in ipairs(redis.call('XRANGE', config.stream, '(' .. since, '+')) do
         local fields = {}
         for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-        if fields['k'] == key and fields['e'] ~= 'fill' and fields['e'] ~= 'backfill' then return true end
+        if fields['k'] == key and fields['e'] ~= 'fill' and fields['e'] ~= 'backfill' and fields['e'] ~= 'expire' then
+            return true
+        end
     end
     return false
 end
@@ -107,6 +106,11 @@ local function is_aside(key)
         if string.match(what, '^%S+ (.*)$') == key then return true end
     end
     return false
+end
+
+-- Whether anything waits that may be of the key.
+local function waits(key)
+    return redis.call('XLEN', config.stream) > 0 or is_aside(key)
 end
 
 -- Whether a write to the key may wait to be committed: what MongoDB holds is not its present state then.
@@ -124,7 +128,8 @@ local function put(key, document, condition, expected, limit, ...)
         redis.call('XDEL', config.stream, id)
         return failure
     end
-    return {'ok', id, tostring(existed), current(key)}
+    keep_document(key)
+    return {'ok', id, tostring(existed), current(key), present_life()}
 end
 
 local function remove(key, condition, expected, limit)
@@ -134,7 +139,7 @@ local function remove(key, condition, expected, limit)
     local id = add(key, 'del')
     redis.call('SET', gone(key), id)
     set(key, '')
-    return {'ok', id, tostring(existed), ''}
+    return {'ok', id, tostring(existed), '', present_life()}
 end
 
 -- Lets the caller read the key from MongoDB and fill it with what it finds: a ticket, which any write to the key takes
@@ -161,25 +166,38 @@ local function roll_back(key, seen, document, version, since, ...)
     local left = redis.call('PTTL', key)
     if version ~= '' then add(key, 'fill', 'v', version) end
     local failure = set(key, document, ...)
-    if left > 0 then redis.call('PEXPIRE', key, left) end
+    if left > 0 and redis.call('PEXPIRE', key, left) == 1 then own(key) end
     return failure or '1'
 end
 
-local function restore(key, document, since, token, ...)
+-- Only the committer may do this, and what follows, under its lease, in the life that it knows.
+local function not_mine(token, known)
     if redis.call('GET', config.lease) ~= token then return 'lease lost' end
+    if present_life() ~= known then return 'rewound' end
+end
+
+local function restore(key, document, since, token, known, ...)
+    local word = not_mine(token, known)
+    if word then return word end
     local found = kind(key)
     if (found ~= 'none' and found ~= JSON_TYPE) or written_since(key, since) then return '0' end
     redis.call('DEL', ticket_of(key))
     return set(key, document, ...) or '1'
 end
 
+-- Adds an entry for a key whose present state MongoDB doesn't hold, if Redis has forgotten nothing.
+local function backfill(key, event)
+    if redis.call('GET', config.checked) ~= present_life() then return '0' end
+    add(key, event)
+    return '1'
+end
+
 -- Adds an entry for each key that a plain client wrote; pairs of key and its latest event. A write that is learned of
 -- after a delete that came later has none to add: the delete's entry tells of the key's state. A delete that is learned
--- of after a later write is no reason to delete, should the key expire before that is committed. Only the committer may
--- do this, since what anybody else tells may be long past.
-local function observe(token, run, ...)
-    if redis.call('GET', config.lease) ~= token then return 'lease lost' end
-    if run ~= server_run() then return 'rewound' end
+-- of after a later write is no reason to delete, should the key expire before that is committed.
+local function observe(token, known, ...)
+    local word = not_mine(token, known)
+    if word then return word end
     local events = {...}
     for i = 1, #events, 2 do
         local key, event = events[i], events[i + 1]
@@ -187,7 +205,8 @@ local function observe(token, run, ...)
         local deleted = found == 'none' and not config.deletes[event] and redis.call('EXISTS', gone(key)) == 1
         if (found == JSON_TYPE or found == 'none') and not deleted then
             if found == JSON_TYPE and config.deletes[event] then event = 'json.set' end
-            local id = add(key, event)
+            local id = event ~= 'expire' and add(key, event)
+            if found == JSON_TYPE and waits(key) then keep_document(key) end
             if found == 'none' and config.deletes[event] then redis.call('SET', gone(key), id) end
         end
     end
@@ -205,10 +224,12 @@ local function register(name, write, ...)
     }
 end
 
+register('life', present_life, 'allow-oom')
 register('put', put)
 register('remove', remove, 'allow-oom')
 register('ticket', ticket)
 register('fill', fill)
 register('roll_back', roll_back, 'allow-oom')
 register('restore', restore, 'allow-oom')
+register('backfill', backfill, 'allow-oom')
 register('observe', observe, 'allow-oom')

@@ -21,7 +21,7 @@ How RedisGears 1.2 behaves, and why this is built around it:
   the recipe asks itself: `prevented`.
 
 A line `CONFIG = {...}` and `gears1_writes.py` stand before this text. CONFIG is either {version, queued}, or {name,
-version, prefix, stream, watermark, refused, aside, gaps, checked, lease, gone, ticket, ticket_ms, events, deletes,
+version, prefix, stream, life, tag, acked, refused, aside, checked, lease, gone, ticket, ticket_ms, events, deletes,
 hold, hold_seconds}; `queued` and `hold` are the commands whose clients are held.
 """
 
@@ -35,7 +35,8 @@ from collections import namedtuple
 APPEARS = ("rename_to", "copy_to", "restore", "move_to")
 ALLOWED_OOM = ("json.del", "json.forget", "json.clear", "del", "unlink", "rename", "renamenx")
 WRITES = {"put": put, "remove": remove, "ticket": ticket, "fill": fill, "roll_back": roll_back, "restore": restore}
-ALLOWED_OOM_WRITES = ("remove", "roll_back", "restore")
+WRITES.update({"backfill": backfill, "life": life})
+ALLOWED_OOM_WRITES = ("remove", "roll_back", "restore", "backfill", "life")
 OURS = "writethrough_"
 TICK = 0.05
 CLOSED_SECONDS = 2
@@ -47,8 +48,8 @@ LOST = "ERR writethrough: not confirmed, Redis was emptied meanwhile and may hav
 REFUSED = "ERR writethrough: refused: {}"
 UNCAPTURED = "ERR writethrough: written to Redis, but it could not be queued for MongoDB: {}"
 
-Held = namedtuple("Held", "last entries deadline future reply")
-"""A client that waits: its newest entry as numbers, all its entries, when time is up, its future, its reply."""
+Held = namedtuple("Held", "life last entries deadline future reply")
+"""A client that waits: life, newest entry as numbers, all its entries, when time is up, future, reply."""
 
 
 def number(entry):
@@ -100,16 +101,16 @@ def take(held, due):
     return taken
 
 
-def verdict(item, refused, gaps):
-    """The reply of a client whose entries are settled, given the reasons of refused entries, and what was lost.
+def token(life, entry):
+    """How the worker names an entry."""
+    return f"{life}.{entry}"
 
-    What is in a gap may be there nevertheless, if ids went back when Redis was emptied.
-    """
+
+def verdict(item, refused):
+    """The reply of a client whose entries are settled, given the reasons of refused entries."""
     for entry in item.entries:
-        if entry in refused:
-            return failure(REFUSED.format(" ".join(refused[entry].split())))
-    if any(after < number(entry) < before for entry in item.entries for after, before in gaps):
-        return failure(LOST)
+        if token(item.life, entry) in refused:
+            return failure(REFUSED.format(" ".join(refused[token(item.life, entry)].split())))
     return item.reply
 
 
@@ -124,8 +125,17 @@ def capture(record):
         others = (JSON_TYPE, "none") if event == "rename_to" else (JSON_TYPE,)
         if event in APPEARS and execute("TYPE", key) not in others:
             return
+        if present_life(anywhere=True) is None:
+            return
+        if event == "expire":
+            if waits(key) and execute("TYPE", key) == JSON_TYPE:
+                keep_document(key)
+            return
         entry = add(key, event)
-        if event in CONFIG["deletes"] and execute("EXISTS", key) == 0:
+        present = execute("EXISTS", key)
+        if present and execute("TYPE", key) == JSON_TYPE:
+            keep_document(key)
+        if event in CONFIG["deletes"] and not present:
             execute("SET", gone(key), entry)
     except Exception as error:
         state.failures += 1
@@ -162,12 +172,12 @@ def holder(command):
             return failure(UNCAPTURED.format(state.failure))
         if not entries or not isAsyncAllow():
             return reply
-        now = time.monotonic()
+        now, life = time.monotonic(), present_life()
         if now < state.closed_until:
             return failure(CLOSED)
         future = gearsFuture()
         with state.lock:
-            state.held.append(Held(number(entries[-1]), entries, now + CONFIG["hold_seconds"], future, reply))
+            state.held.append(Held(life, number(entries[-1]), entries, now + CONFIG["hold_seconds"], future, reply))
             if not state.watched:
                 start_watching(state)
         return future
@@ -220,20 +230,31 @@ def release():
     state = shared()
     if not state.held:
         return 0
-    watermark = number(execute("GET", CONFIG["watermark"]) or "0-0")
+    life = present_life()
+    _, acked = (execute("GET", CONFIG["acked"]) or "0 .0-0").split(" ")
+    acked_life, _, last = acked.rpartition(".")
     aside = set(execute("HKEYS", CONFIG["aside"]))
     with state.lock:
-        settled = take(state.held, lambda item: item.last <= watermark and aside.isdisjoint(item.entries))
+        # Of another life than the present one it may be that Redis has forgotten them.
+        lost = take(state.held, lambda item: item.life != life)
+        settled = take(
+            state.held,
+            lambda item: (
+                acked_life == life
+                and item.last <= number(last)
+                and aside.isdisjoint(token(life, entry) for entry in item.entries)
+            ),
+        )
         if state.held and not state.watched:
             start_watching(state)
-    if settled:
-        # Since Redis may have been emptied, ids may have gone back, and what is held may be lost.
-        times = [number(entry)[0] for item in settled for entry in item.entries]
+    if settled or lost:
+        times = [number(entry)[0] for item in (*settled, *lost) for entry in item.entries]
         refused = dict(r.split(" ", 1) for r in execute("ZRANGEBYSCORE", CONFIG["refused"], min(times), max(times)))
-        gaps = [[number(end) for end in gap.split()] for gap in execute("LRANGE", CONFIG["gaps"], 0, -1)]
         for item in settled:
-            item.future.continueRun(verdict(item, refused, gaps))
-    return len(settled)
+            item.future.continueRun(verdict(item, refused))
+        for item in lost:
+            item.future.continueRun(verdict(item._replace(reply=failure(LOST)), refused))
+    return len(settled) + len(lost)
 
 
 def close():

@@ -1,4 +1,4 @@
-# ruff: noqa: B905, F821
+# ruff: noqa: B905, BLE001, F821
 # mypy: ignore-errors
 """The writes of the API and the worker on RedisGears 1.x; this text stands before that of `gears1.py`.
 
@@ -7,7 +7,6 @@ hooks. Their own writes aren't captured: they add their entry themselves, before
 harmless and one too few is not.
 """
 
-import re
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from collections import deque
 JSON_TYPE = "ReJSON-RL"
 MOST_SEARCHED = 200
 SAMPLE_SECONDS = 0.1
-LEAP_MS = 60000
+NO_WRITES = ("fill", "backfill", "expire")
 
 READ_ONLY = "READONLY You can't write against a read only replica."
 OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."
@@ -37,50 +36,65 @@ def shared():
         module.muted = False  # while a function here writes
         module.captured = module.failures = 0
         module.failure = ""
-        module.run = None
-        module.begun = False
         module.replica = module.full = False
         module.sampled = 0.0
         sys.modules[name] = module
     return module
 
 
-def server_run():
-    """What tells this run of the server from others."""
-    state = shared()
-    if state.run is None:
-        state.run = re.search(r"run_id:(\w{8})", execute("INFO", "server")).group(1)
-    return state.run
+def said(section, name):
+    """What INFO says under a name."""
+    start = section.index(name + ":") + len(name) + 1
+    return section[start : section.index("\r", start)]
+
+
+def present_life(anywhere=False):
+    """The present life; a new one where Redis's memory isn't the one that the life is kept with.
+
+    The memory's id is another one after a restart, and after another server's memory was taken over. A life's name is
+    never used again: it tells the run of the server, when it began, and whose it is. In another database than the
+    mapping's: None, if that was asked.
+    """
+    memory = said(execute("INFO", "replication"), "master_replid")
+    life, _, kept_with = (execute("GET", CONFIG["life"]) or "").partition(" ")
+    if kept_with == memory:
+        return life
+    if anywhere and is_elsewhere():
+        return None
+    run = said(execute("INFO", "server"), "run_id")[:8]
+    seconds, microseconds = execute("TIME")
+    life = "{}{:013x}{}".format(run, int(seconds) * 1000000 + int(microseconds), CONFIG["tag"])
+    execute("SET", CONFIG["life"], life + " " + memory)
+    return life
+
+
+def is_elsewhere():
+    """Whether a command runs in another database: COPY tells, since it copies nothing to where it comes from."""
+    try:
+        execute("COPY", CONFIG["life"], CONFIG["life"], "DB", "0")
+    except Exception as error:
+        return "same" not in str(error)
+    return True
 
 
 def add(key, event, *more):
-    """Add an entry, with the run of the server, by which writes made since a restart can be told; return its id.
+    """Add an entry, with the life in which that is done; return its id.
 
     Whoever reads the key from MongoDB meanwhile can't fill it any more.
     """
     execute("DEL", ticket_of(key))
-    state = shared()
-    fields = ("k", key, "e", event, "r", server_run(), *more)
-    entry = execute("XADD", CONFIG["stream"], "*", *fields)
-    if not state.begun:
-        entry = leap(entry, fields)
-    state.begun = True
-    return entry
+    return execute("XADD", CONFIG["stream"], "*", "k", key, "e", event, "l", present_life(), *more)
 
 
-def leap(entry, fields):
-    """The first entry of a run, on a stream that is ahead of the clock.
+def keep_document(key):
+    """Add an entry that carries the document, if the key has a time to live: it may expire before that is committed."""
+    if execute("PTTL", key) >= 0:
+        add(key, "expire", "d", current(key))
 
-    Ids go on where Redis remembers, so entries that it lost when it was restarted may have had the next ones. They are
-    passed over, since nobody could tell them apart; and so are those that another run passed on to, which may be lost
-    as well.
-    """
-    ms = int(entry.partition("-")[0])
-    if ms < (int(execute("TIME")[0]) + 1) * 1000:
-        return entry
-    execute("XDEL", CONFIG["stream"], entry)
-    leap_ms = LEAP_MS + int(server_run(), 16) % LEAP_MS
-    return execute("XADD", CONFIG["stream"], f"{ms + leap_ms}-0", *fields)
+
+def waits(key):
+    """Whether anything waits that may be of the key."""
+    return execute("XLEN", CONFIG["stream"]) > 0 or is_aside(key)
 
 
 def prevented(allow_oom=False):
@@ -140,11 +154,13 @@ def bring(key, document, increments=()):
 def obstacle(key, condition, expected, limit):
     """What keeps a write from being made: a word for the caller, or None.
 
-    What Redis may have forgotten equals nothing.
+    What Redis may have forgotten is no condition.
     """
     kind = execute("TYPE", key)
     if kind not in ("none", JSON_TYPE):
         return "foreign"
+    if condition in ("absent", "equals") and not is_checked():
+        return "unchecked"
     present = kind == JSON_TYPE
     if condition == "absent" and present:
         return "failed"
@@ -154,16 +170,20 @@ def obstacle(key, condition, expected, limit):
         return "failed"
     if execute("XLEN", CONFIG["stream"]) >= int(limit):
         return "backlog"
-    if condition == "equals" and execute("GET", CONFIG["checked"]) != server_run():
-        return "unchecked"
     return None
 
 
+def is_checked():
+    """Whether a committer has made sure that Redis has forgotten nothing."""
+    life = present_life()
+    return execute("GET", CONFIG["checked"]) == life
+
+
 def written_since(key, since):
-    """Whether entries after `since` tell of a write to the key; fills and backfills don't."""
+    """Whether entries after `since` tell of a write to the key."""
     for _, flat in execute("XRANGE", CONFIG["stream"], "(" + since, "+"):
         fields = dict(zip(flat[::2], flat[1::2]))
-        if fields.get("k") == key and fields.get("e") not in ("fill", "backfill"):
+        if fields.get("k") == key and fields.get("e") not in NO_WRITES:
             return True
     return False
 
@@ -190,7 +210,8 @@ def put(key, document, condition, expected, limit, *increments):
     except Exception:
         execute("XDEL", CONFIG["stream"], entry)
         raise
-    return ["ok", entry, str(existed), current(key)]
+    keep_document(key)
+    return ["ok", entry, str(existed), current(key), present_life()]
 
 
 def remove(key, condition, expected, limit):
@@ -202,7 +223,7 @@ def remove(key, condition, expected, limit):
     entry = add(key, "del")
     execute("SET", gone(key), entry)
     bring(key, "")
-    return ["ok", entry, str(existed), ""]
+    return ["ok", entry, str(existed), "", present_life()]
 
 
 def ticket(key, token):
@@ -241,12 +262,27 @@ def roll_back(key, seen, document, filled_from, since, *increments):
     return ["1"]
 
 
-def restore(key, document, since, token, *increments):
+def restore(key, document, since, token, known, *increments):
     """Give Redis what it lost, uncaptured."""
     if execute("GET", CONFIG["lease"]) != token:
         return ["lease lost"]
+    if present_life() != known:
+        return ["rewound"]
     if execute("TYPE", key) not in ("none", JSON_TYPE) or written_since(key, since):
         return ["0"]
     execute("DEL", ticket_of(key))
     bring(key, document, increments)
     return ["1"]
+
+
+def backfill(key, event):
+    """Capture that MongoDB doesn't hold the present state of a key, if Redis has forgotten nothing."""
+    if not is_checked():
+        return ["0"]
+    add(key, event)
+    return ["1"]
+
+
+def life():
+    """Tell the present life."""
+    return [present_life()]

@@ -4,27 +4,46 @@
 // sync stream. Writes made by the functions below don't fire it (Gears doesn't call a library for what it did itself),
 // so they add their entry themselves, before the write: an entry too many is harmless, one too few is not.
 //
-// Every entry names the run of the server that added it (`r`), so that after a restart writes made since can be told
-// from those that survived it.
+// Every entry names the life (`l`) in which it was captured: an unbroken stretch of Redis's memory. An entry of a key
+// that has a time to live carries its document (`d`), so that the commit needs no key.
 //
-// CONFIG: {version, prefix, stream, aside, checked, lease, gone, ticket, ticket_ms, events, deletes}
+// CONFIG: {version, prefix, database, stream, life, tag, aside, checked, lease, gone, ticket, ticket_ms, events, deletes}
 
 const config = redis.config;
 const events = new Set(config.events);
 const deletes = new Set(config.deletes);
 const appears = new Set(['rename_to', 'copy_to', 'restore', 'move_to']);
+const tellsOfNoWrite = new Set(['fill', 'backfill', 'expire']);
 const start = config.prefix.length + 1;
 const JSON_TYPE = 'ReJSON-RL';
 const MOST_SEARCHED = 200;
-const LEAP_MS = 60000;
 
-let run = null;
-let begun = false;
+// Whether a command runs in the mapping's database: the others have no life. COPY tells, since it copies nothing to
+// where it comes from.
+function isElsewhere(client) {
+    try {
+        client.call('COPY', config.life, config.life, 'DB', String(config.database));
+    } catch (error) {
+        return !String(error).includes('same');
+    }
+    return true;
+}
 
-// What tells this run of the server from others.
-function serverRun(client) {
-    run ??= String(client.call('INFO', 'server')).match(/run_id:(\w{8})/)[1];
-    return run;
+// The present life; a new one where Redis's memory isn't the one that the life is kept with: the memory's id is another
+// one after a restart, and after another server's memory was taken over. A life's name is never used again: it tells the
+// run of the server, when it began, and whose it is. In another database: null, if that was asked.
+function presentLife(client, anywhere = false) {
+    const [life, keptWith] = String(client.call('GET', config.life)).split(' ');
+    const info = String(client.call('INFO', 'replication'));
+    const start = info.indexOf('master_replid:') + 14;
+    const memory = info.substring(start, start + 40);
+    if (keptWith === memory) return life;
+    if (anywhere && isElsewhere(client)) return null;
+    const run = String(client.call('INFO', 'server')).match(/run_id:(\w{8})/)[1];
+    const [seconds, microseconds] = client.call('TIME').map(Number);
+    const began = run + (seconds * 1000000 + microseconds).toString(16).padStart(13, '0') + config.tag;
+    client.call('SET', config.life, began + ' ' + memory);
+    return began;
 }
 
 function ticketOf(key) {
@@ -35,22 +54,7 @@ function ticketOf(key) {
 // text, and come as bytes, are never filled.)
 function add(client, key, event, ...more) {
     if (typeof key === 'string') client.call('DEL', ticketOf(key));
-    const fields = ['k', key, 'e', event, 'r', serverRun(client), ...more];
-    let id = String(client.call('XADD', config.stream, '*', ...fields));
-    if (!begun) id = leap(client, id, fields);
-    begun = true;
-    return id;
-}
-
-// The first entry of a run, on a stream that is ahead of the clock: ids go on where Redis remembers, so entries that it
-// lost when it was restarted may have had the next ones. They are passed over, since nobody could tell them apart; and so
-// are those that another run passed on to, which may be lost as well.
-function leap(client, id, fields) {
-    const ms = Number(id.split('-')[0]);
-    if (ms < (Number(client.call('TIME')[0]) + 1) * 1000) return id;
-    client.call('XDEL', config.stream, id);
-    const more = parseInt(serverRun(client), 16) % LEAP_MS;
-    return String(client.call('XADD', config.stream, `${ms + LEAP_MS + more}-0`, ...fields));
+    return String(client.call('XADD', config.stream, '*', 'k', key, 'e', event, 'l', presentLife(client), ...more));
 }
 
 function isJson(client, key) {
@@ -70,26 +74,52 @@ function current(client, key) {
     return document === null || document === undefined ? '' : String(document);
 }
 
+// Adds an entry that carries the document, if the key has a time to live: it may expire before that is committed.
+function keepDocument(client, key) {
+    if (Number(client.call('PTTL', key)) >= 0) add(client, key, 'expire', 'd', current(client, key));
+}
+
+// Whether a write to the key waits that MongoDB doesn't take now, as gears/aside.py keeps it.
+function isAside(client, key) {
+    return Object.values(client.call('HGETALL', config.aside)).map(String).some(
+        (what) => what.substring(what.indexOf(' ') + 1) === key);
+}
+
 redis.registerKeySpaceTrigger('capture', config.prefix + ':', (client, data) => {
     if (!events.has(data.event)) return;
     // What was renamed on in the same MULTI isn't there any more, but tells where that came from.
     const passed = data.event === 'rename_to' && !exists(client, data.key_raw);
     if (appears.has(data.event) && !passed && !isJson(client, data.key_raw)) return;
+    if (presentLife(client, true) === null) return;
+    if (data.event === 'expire') {
+        const waits = Number(client.call('XLEN', config.stream)) > 0 || isAside(client, data.key);
+        if (waits && data.key !== null && isJson(client, data.key_raw)) keepDocument(client, data.key);
+        return;
+    }
     const id = add(client, data.key ?? data.key_raw, data.event);
-    if (deletes.has(data.event) && data.key !== null && !exists(client, data.key_raw)) mark(client, data.key, id);
+    const present = exists(client, data.key_raw);
+    if (present && data.key !== null && isJson(client, data.key_raw)) keepDocument(client, data.key);
+    if (deletes.has(data.event) && data.key !== null && !present) mark(client, data.key, id);
 }, {description: 'adds an entry to the sync stream for every write'});
 
-// What keeps a write from being made: a word for the caller, or null. What Redis may have forgotten equals nothing.
+// What keeps a write from being made: a word for the caller, or null. What Redis may have forgotten is no condition.
 function obstacle(client, key, condition, expected, limit) {
     const type = String(client.call('TYPE', key));
     if (type !== 'none' && type !== JSON_TYPE) return 'foreign';
+    const conditional = condition === 'absent' || condition === 'equals';
+    if (conditional && !isChecked(client)) return 'unchecked';
     const present = type === JSON_TYPE;
     if (condition === 'absent' && present) return 'failed';
     if (condition === 'present' && !present) return 'failed';
     if (condition === 'equals' && (!present || current(client, key) !== expected)) return 'failed';
     if (Number(client.call('XLEN', config.stream)) >= Number(limit)) return 'backlog';
-    if (condition === 'equals' && String(client.call('GET', config.checked)) !== serverRun(client)) return 'unchecked';
     return null;
+}
+
+// Whether a committer has made sure that Redis has forgotten nothing.
+function isChecked(client) {
+    const present = presentLife(client);
+    return String(client.call('GET', config.checked)) === present;
 }
 
 // Stores a document. What follows it are pairs of a path and an amount: numbers that the parser of JSON doesn't read
@@ -112,7 +142,8 @@ redis.registerFunction('put', (client, key, document, condition, expected, limit
         client.call('XDEL', config.stream, id);
         throw error;
     }
-    return ['ok', id, existed, current(client, key)];
+    keepDocument(client, key);
+    return ['ok', id, existed, current(client, key), presentLife(client)];
 }, {description: 'stores a document and captures it'});
 
 redis.registerFunction('remove', (client, key, condition, expected, limit) => {
@@ -121,17 +152,11 @@ redis.registerFunction('remove', (client, key, condition, expected, limit) => {
     const id = add(client, key, 'del');
     mark(client, key, id);
     const existed = String(client.call('DEL', key));
-    return ['ok', id, existed, ''];
+    return ['ok', id, existed, '', presentLife(client)];
 }, {
     description: 'deletes a key and captures it, also a key that only MongoDB holds',
     flags: [redis.functionFlags.ALLOW_OOM],
 });
-
-// Whether a write to the key waits that MongoDB doesn't take now, as gears/aside.py keeps it.
-function isAside(client, key) {
-    return Object.values(client.call('HGETALL', config.aside)).map(String).some(
-        (what) => what.substring(what.indexOf(' ') + 1) === key);
-}
 
 // Whether a write to the key may wait to be committed: what MongoDB holds is not its present state then.
 function maybePending(client, key) {
@@ -162,18 +187,19 @@ redis.registerFunction('roll_back', (client, key, seen, document, version, since
     return '1';
 }, {description: 'gives Redis back what MongoDB holds after a refusal', flags: [redis.functionFlags.ALLOW_OOM]});
 
-// Entries after `since` that tell of a write to the key; fills and backfills don't.
+// Entries after `since` that tell of a write to the key.
 function writtenSince(client, key, since) {
     for (const [, fields] of client.call('XRANGE', config.stream, '(' + since, '+')) {
         const entry = {};
         for (let i = 0; i < fields.length; i += 2) entry[String(fields[i])] = String(fields[i + 1]);
-        if (entry.k === key && entry.e !== 'fill' && entry.e !== 'backfill') return true;
+        if (entry.k === key && !tellsOfNoWrite.has(entry.e)) return true;
     }
     return false;
 }
 
-redis.registerFunction('restore', (client, key, document, since, token, ...increments) => {
-    if (client.call('GET', config.lease) !== token) return 'lease lost';
+redis.registerFunction('restore', (client, key, document, since, token, known, ...increments) => {
+    if (String(client.call('GET', config.lease)) !== token) return 'lease lost';
+    if (presentLife(client) !== known) return 'rewound';
     const type = String(client.call('TYPE', key));
     if ((type !== 'none' && type !== JSON_TYPE) || writtenSince(client, key, since)) return '0';
     client.call('DEL', ticketOf(key));
@@ -181,3 +207,27 @@ redis.registerFunction('restore', (client, key, document, since, token, ...incre
     else set(client, key, document, increments);
     return '1';
 }, {description: 'gives Redis what it lost, uncaptured', flags: [redis.functionFlags.ALLOW_OOM]});
+
+// Bytes as text; as they are if they are none.
+function text(bytes) {
+    const characters = Array.from(new Uint8Array(bytes), (byte) => String.fromCharCode(byte)).join('');
+    try {
+        return decodeURIComponent(escape(characters));
+    } catch (error) {
+        return bytes;
+    }
+}
+
+redis.registerFunction('backfill', (client, key, event) => {
+    if (!isChecked(client)) return '0';
+    add(client, text(key), text(event));
+    return '1';
+}, {
+    description: 'captures that MongoDB does not hold the present state of a key, if Redis has forgotten nothing',
+    flags: [redis.functionFlags.ALLOW_OOM, redis.functionFlags.RAW_ARGUMENTS],
+});
+
+redis.registerFunction('life', (client) => presentLife(client), {
+    description: 'tells the present life',
+    flags: [redis.functionFlags.ALLOW_OOM],
+});

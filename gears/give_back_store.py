@@ -1,0 +1,91 @@
+"""What giving back asks of MongoDB: what it holds that Redis has forgotten."""
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as Dict
+
+from bson import Int64
+from pymongo import UpdateOne
+
+from gears.audit_store import AuditStore
+from gears.documents.stored import Stored
+from gears.log import Logged
+from gears.mongo import Document
+from gears.refusals import REMEMBERED_REFUSALS, Refusal
+from gears.rewinds import RewindReport
+from gears.stream import Token
+
+_LOOK_UP = 100
+
+
+class GiveBackStore(AuditStore):
+    """A `Store` for the committer, which gives Redis back what it has forgotten."""
+
+    async def has_come(self, batch: Logged) -> bool:
+        """Whether all that a batch writes, deletes or refuses is there, or newer; it may have come without."""
+        if batch.ids is None:
+            return False
+        for start in range(0, len(batch.ids), _LOOK_UP):
+            some = batch.ids[start : start + _LOOK_UP]
+            stored = await self.versions(some)
+            missing = {document_id for document_id in some if stored.get(document_id, -1) < batch.version}
+            for document_id, version in (await self.deleted(missing)).items():
+                if version >= batch.version:
+                    missing.discard(document_id)
+            if missing:
+                return False
+        return True
+
+    async def above(self, ids: Iterable[str], version: int) -> tuple[dict[str, Stored], dict[str, int]]:
+        """Of these documents, those that are stored at a higher version than this, and at which others were deleted."""
+        ids = list(ids)
+        these = {self.mapping.id_field: {"$in": self._filters.values(ids), "$not": {"$type": "array"}}}
+        found = await self._documents.find(these, collation=await self.simple()).to_list(None)
+        deleted = await self.deleted(ids)
+        documents = {s.id: s for s in self._read(found) if not 0 < s.version <= deleted.get(s.id, -1)}
+        above = {i: stored for i, stored in documents.items() if stored.version > version}
+        return above, {i: at for i, at in deleted.items() if at > version and i not in documents}
+
+    async def set_versions(self, held: Dict[str, int], version: int) -> None:
+        """Give what MongoDB holds of documents, or of their deletes, this version, if it is still that one.
+
+        What is under way to MongoDB doesn't replace it any more then.
+        """
+        for start in range(0, len(ids := list(held)), _LOOK_UP):
+            some = [(i, held[i]) for i in ids[start : start + _LOOK_UP]]
+            await self._raise_versions([self._filters.raised(self._filters.exactly(i, at), version) for i, at in some])
+            buried = [
+                UpdateOne({"_id": self.mapping.key(i), "v": Int64(at)}, {"$set": {"v": Int64(version)}})
+                for i, at in some
+            ]
+            await self._tombstones.bulk_write(buried, ordered=False)
+
+    async def count_above(self, version: int) -> tuple[int, int]:
+        """How many documents, and how many tombstones, have a higher version than this."""
+        ids = await self.log.ids_above(version)
+        if ids is None:
+            documents = await self._documents.count_documents({"_sync.v": {"$gt": Int64(version)}})
+            buried: Document = {"mapping": self.mapping.prefix, "v": {"$gt": Int64(version)}}
+            return documents, await self._tombstones.count_documents(buried)
+        counts = [0, 0]
+        for start in range(0, len(ids), _LOOK_UP):
+            stored, deleted = await self.above(ids[start : start + _LOOK_UP], version)
+            counts[0] += len(stored)
+            counts[1] += len(deleted)
+        return counts[0], counts[1]
+
+    async def keep_rewind(self, report: RewindReport) -> None:
+        """Keep this report; a loss between the same two batches is the same one."""
+        found = {"_id": f"{report.mapping} {report.watermark} {report.checkpoint}"}
+        seen = {"found_at": report.found_at}
+        known = report.model_dump(exclude={"found_at"})
+        await self._rewinds.update_one(found, {"$setOnInsert": seen, "$set": known}, upsert=True)
+
+    async def refused_above(self, version: int) -> Sequence[Refusal]:
+        """The latest refused entries of states with a higher version than this, each with the reason."""
+        above = {"mapping": self.mapping.prefix, "version": {"$gt": Int64(version)}}
+        latest: list[Refusal] = []
+        async for letter in self._dead_letters.find(above, {"entries": 1, "reason": 1}).sort("version", -1):
+            latest += [(Token.parse(token), letter["reason"]) for token in letter.get("entries", ())]
+            if len(latest) >= REMEMBERED_REFUSALS:
+                break
+        return latest
