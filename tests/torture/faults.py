@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
 import anyio
 from pymongo.errors import PyMongoError
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError
 
 from gears.backlog import last_entry
 from gears.failpoint import VARIABLE
+from gears.redis import Redis
 from tests.stack import Process, eventually
 from tests.torture.answers import one_document, wrong_answers
 from tests.torture.clients import Recorder
@@ -39,6 +41,9 @@ _TAKEOVER = 2.0
 _AHEAD_MS = 20_000
 """How far the stream is ahead of the clock when Redis loses it."""
 
+_IN_STEP_WITHIN = 10.0
+"""Seconds in which a replica must have what its primary has."""
+
 _AT_WORK = 1.0
 """Seconds for which it is."""
 
@@ -46,7 +51,7 @@ _MOST_CRASHES = 5
 _BUG_REPORT = b"=== REDIS BUG REPORT START"
 """How often Redis may crash while it starts."""
 
-_LOOKS = {"between steps", "lose tail", "lose all", "lose future", "flush"}
+_LOOKS = {"between steps", "lose tail", "lose all", "lose future", "flush", "failover and back"}
 """Faults after which all keys are looked at."""
 
 
@@ -98,6 +103,8 @@ class Faults:
         match fault.kind:
             case "kill" | "restart" | "lose tail" | "lose all" | "lose future" | "clock back":
                 hurting = self._down(fault)
+            case "failover and back":
+                hurting = self._failed_over()
             case "between steps":
                 hurting = self._stopped(fault)
             case "freeze":
@@ -238,6 +245,32 @@ class Faults:
                 await redis.config_set("maxmemory", 0)
 
     @asynccontextmanager
+    async def _failed_over(self) -> AsyncIterator[None]:
+        """A replica stops hearing of writes, is promoted, and the same process takes over again with what that had."""
+        redis = self._system.redis
+        process, replica = self._system.another_redis()
+        await process.start()
+        try:
+            await replica.replicaof("127.0.0.1", str(self._system.setup.redis_port))
+            await eventually(partial(_is_in_step, replica), within=_IN_STEP_WITHIN)
+            await replica.replicaof("NO", "ONE")
+            yield
+            began = self._recorder.now()
+            port = replica.connection_pool.connection_kwargs["port"]
+            await redis.replicaof("127.0.0.1", str(port))
+            try:
+                with suppress(AssertionError):
+                    await eventually(partial(_is_in_step, redis), within=_IN_STEP_WITHIN)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await redis.replicaof("NO", "ONE")
+                    self.lost.append(Window(began, self._recorder.now(), "failover and back"))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await replica.aclose()
+                await process.kill()
+
+    @asynccontextmanager
     async def _stolen(self, fault: Fault) -> AsyncIterator[None]:
         lease = NAMES.lease if fault.amount % 3 else NAMES.reconciler
         await self._system.redis.set(lease, "thief", px=200 + fault.amount % 2000)
@@ -282,6 +315,12 @@ class Faults:
         last = await last_entry(self._system.redis, NAMES)
         ms = max(int(time.time() * 1000), last.ms) + milliseconds
         await self._system.redis.xadd(NAMES.stream, {"e": "ahead"}, id=f"{ms}-0")
+
+
+async def _is_in_step(redis: Redis) -> bool:
+    """Whether a replica has all that its primary had when it asked."""
+    info: Any = await redis.info("replication")
+    return bool(info["role"] == "slave" and info["master_link_status"] == "up")
 
 
 async def _stands_still(process: Process) -> bool:

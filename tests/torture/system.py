@@ -6,6 +6,7 @@ import shutil
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Self
 
 import httpx
@@ -13,7 +14,7 @@ from anyio import CancelScope
 from bson import ObjectId
 from pymongo import AsyncMongoClient
 
-from gears.redis import connect
+from gears.redis import Redis, connect
 from gears.stream import Names
 from service.embedded import servers
 from service.embedded.child import CannotStart, Child
@@ -149,6 +150,18 @@ class System:
         fake = {"LD_PRELOAD": str(_FAKETIME), "FAKETIME": f"{clock}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         return Process(_redis(self.setup, self.engine), self.folder, fake if clock else {}, ready=self._pings)
 
+    def another_redis(self) -> tuple[Process, Redis]:
+        """A server to be the replica of Redis, not yet started, and a client of it."""
+        folder = Path(mkdtemp(prefix="replica-", dir=self.folder))
+        (folder / "redis").mkdir()
+        setup = replace(self.setup, redis_port=free_port(), data=folder)
+        client = connect(setup.redis_url, timeout=3)
+
+        async def pings() -> bool:
+            return bool(await client.ping())
+
+        return Process(_redis(setup, self.engine), folder, {}, ready=pings), client
+
     async def recipe_is_removed(self) -> None:
         """Take the recipe out, as by a person's mistake."""
         library = f"writethrough_{PREFIX}"
@@ -164,6 +177,7 @@ class System:
         """The kinds of fault that can be done here."""
         without = [] if _FAKETIME.exists() else ["clock back"]
         without += ["drop index"] if self.typed else []  # there is none
+        without += ["failover and back"] if self.engine != "function" else []  # RedisGears crashes in replicas
         return [kind for kind in FAULTS if kind not in without]
 
     def truncate(self, amount: int) -> None:
