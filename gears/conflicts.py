@@ -1,17 +1,23 @@
-"""Which documents are in the way of one that a unique index refuses: the queries that find them, by the index."""
+"""Which documents are in the way of those that a unique index refuses: the queries that find them, by the index."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from math import nan
 from typing import Any, Self
 
+import bson
 from bson import Decimal128, ObjectId
 from bson.datetime_ms import DatetimeMS
 from pymongo.collation import Collation
 
 Document = dict[str, Any]
+
+Keys = tuple[dict[Hashable, Any], ...]
+"""For each field of an index, the values that it has of a document, by what is equal for those that are."""
 
 _COLLATION = frozenset(
     {
@@ -57,21 +63,33 @@ class UniqueIndex:
         only = dict(found.get("partialFilterExpression") or {})
         return cls(str(found["name"]), fields, only, bool(found.get("sparse")), collation)
 
-    def others(self, document: Dict[str, Any]) -> Document | None:
-        """A filter for the documents that have the same key as this one in the index, itself included.
+    def needs(self, document: Dict[str, Any]) -> Keys | None:
+        """What a document must have for itself; None when it isn't in this index.
 
-        A document has several keys if a field is an array; a field that is missing counts as null. None when the
-        document isn't in the index. See https://www.mongodb.com/docs/manual/core/index-unique/.
+        It has several keys if a field is an array; a field that is missing counts as null.
+        See https://www.mongodb.com/docs/manual/core/index-unique/.
         """
-        keys = [list(_values(document, field.split("."))) for field in self.fields]
-        if (self.sparse and not any(keys)) or not _fits(document, self.only):
+        found = [list(_values(document, field.split("."))) for field in self.fields]
+        if (self.sparse and not any(found)) or not _fits(document, self.only):
             return None
-        same = [_one_of(field, found) for field, found in zip(self.fields, keys, strict=True)]
-        if self.only:
-            same.append(self.only)
-        if self.sparse:
-            same.append({"$or": [{field: {"$exists": True}} for field in self.fields]})
-        return {"$and": same}
+        return tuple(map(_keyed, found))
+
+    def holds(self, document: Dict[str, Any]) -> Keys:
+        """What a document that is in this index keeps from others: arrays as such, too, as queries have it."""
+        return tuple(_keyed(list(_values(document, field.split("."), whole=True))) for field in self.fields)
+
+    def holders(self, wanted: Collection[Keys]) -> Document:
+        """A filter for the documents that have some of these keys, be it by the index's collation."""
+        alike: Document = {}
+        for n, field in enumerate(self.fields):
+            alike[field] = _one_of({same: value for keys in wanted for same, value in keys[n].items()})
+        more = [self.only] if self.only else []
+        if self.sparse and any(None in field["$in"] for field in alike.values()):
+            more.append({"$or": [{field: {"$exists": True}} for field in self.fields]})
+        if sum(len(field["$in"]) > 1 for field in alike.values()) > 1:
+            each = [{f: _one_of(found) for f, found in zip(self.fields, keys, strict=True)} for keys in wanted]
+            more.append({"$or": each})
+        return alike | ({"$and": more} if more else {})
 
 
 _TYPES: dict[str | int, tuple[type, ...]] = {
@@ -134,25 +152,52 @@ def _compares(order: Callable[[Any, Any], bool], value: Any, argument: Any) -> b
         return type(value) is type(argument)  # nobody knows
 
 
-def _one_of(field: str, values: Sequence[Any]) -> Document:
-    if not values:
-        return {field: None}
-    return {"$or": [{field: {"$eq": value}} for value in values]}
+def _one_of(values: Dict[Hashable, Any]) -> Document:
+    return {"$in": list(values.values())}
 
 
-def _values(value: Any, path: Sequence[str]) -> Iterator[Any]:
-    """What the index holds of this path: each element of an array, and what the path leads to in each element."""
+def _keyed(values: Sequence[Any]) -> dict[Hashable, Any]:
+    return {_comparable(value): value for value in values or [None]}
+
+
+def meet(needed: Keys, held: Keys) -> bool:
+    """Whether a document that holds this is in the way of one that needs that; strings are compared byte by byte."""
+    return not any(mine.keys().isdisjoint(others) for mine, others in zip(needed, held, strict=True))
+
+
+def _comparable(value: Any) -> Hashable:
+    """What is equal for values that are one to MongoDB."""
+    if isinstance(value, Decimal128):
+        number = value.to_decimal()
+        value = nan if number.is_nan() else number
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return "number", "NaN" if value != value else value
+    if isinstance(value, dict):
+        return "object", tuple((name, _comparable(each)) for name, each in value.items())
+    if isinstance(value, list):
+        return "array", tuple(map(_comparable, value))
+    return bson.encode({"": value})
+
+
+def _values(value: Any, path: Sequence[str], *, whole: bool = False) -> Iterator[Any]:
+    """What the index holds of this path: each element of an array, and what the path leads to in each element.
+
+    Args:
+        value: where the path begins.
+        path: names of fields.
+        whole: whether arrays that it leads to count as well.
+    """
     if isinstance(value, list):
         if path and path[0].isdigit() and int(path[0]) < len(value):
-            yield from _values(value[int(path[0])], path[1:])
+            yield from _values(value[int(path[0])], path[1:], whole=whole)
         for element in value:
             if not path:
                 yield element
             elif isinstance(element, Dict):
-                yield from _values(element, path)
-        if not path and not value:
+                yield from _values(element, path, whole=whole)
+        if not path and (whole or not value):
             yield value
     elif not path:
         yield value
     elif isinstance(value, Dict) and path[0] in value:
-        yield from _values(value[path[0]], path[1:])
+        yield from _values(value[path[0]], path[1:], whole=whole)

@@ -172,9 +172,7 @@ def plan(waits: Dict[str, set[str]], batch: Changes) -> Plan:
     everything = set(waits) | {i for ids in waits.values() for i in ids}
     waits = {i: waits.get(i, set()) for i in everything}
     removed = {i for i in everything if isinstance(batch.change(i), Remove)}
-    together = removed | _in_circles(waits)
-    while more := {i for i in everything - together if waits[i] & together}:
-        together |= more
+    together = dependents(removed | _in_circles(waits), waits)
     order = TopologicalSorter({i: waits[i] for i in everything - together}).static_order()
     return Plan(
         in_order=[change for i in order if isinstance(change := batch.change(i), Upsert)],
@@ -184,17 +182,40 @@ def plan(waits: Dict[str, set[str]], batch: Changes) -> Plan:
 
 def dependents(of: Iterable[str], waits: Dict[str, set[str]]) -> set[str]:
     """These, and all that wait for them, directly or not."""
-    found = set(of)
-    while more := {i for i, ids in waits.items() if i not in found and ids & found}:
-        found |= more
+    found, left, waiting = set[str](), list(of), waiters(waits)
+    while left:
+        i = left.pop()
+        if i not in found:
+            found.add(i)
+            left.extend(waiting.get(i, ()))
     return found
+
+
+def waiters(waits: Dict[str, Iterable[str]]) -> dict[str, set[str]]:
+    """For each that is waited for, what waits for it."""
+    waiting: dict[str, set[str]] = {}
+    for i, ids in waits.items():
+        for other in ids:
+            waiting.setdefault(other, set()).add(i)
+    return waiting
 
 
 def _in_circles(waits: Dict[str, set[str]]) -> set[str]:
     """Those that are on a circle, or between two."""
-    left = dict(waits)
-    while free := {i for i, ids in left.items() if not ids & left.keys()}:
-        left = {i: ids for i, ids in left.items() if i not in free}
-    while free := {i for i in left if not any(i in ids for ids in left.values())}:
-        left = {i: ids for i, ids in left.items() if i not in free}
-    return set(left)
+    waiting = waiters(waits)
+    free = _ends(waits, waiting)
+    return set(waits) - free - _ends({i: waiting.get(i, set()) - free for i in waits}, waits)
+
+
+def _ends(waits: Dict[str, set[str]], waiting: Dict[str, set[str]]) -> set[str]:
+    """Those that wait for nothing; and, step by step, those that wait for such alone."""
+    left = {i: len(ids) for i, ids in waits.items()}
+    ends, found = [i for i, count in left.items() if not count], set[str]()
+    while ends:
+        i = ends.pop()
+        found.add(i)
+        for other in waiting.get(i, ()):
+            left[other] -= 1
+            if not left[other]:
+                ends.append(other)
+    return found

@@ -37,7 +37,7 @@ from gears.look import look
 from gears.mapping import Mapping
 from gears.mongo_errors import Meaning, meaning_of
 from gears.mongo_filters import Filters
-from gears.mongo_write import Writer
+from gears.mongo_write import AT_ONCE, Writer
 from gears.rewinds import RewindReport, Rewinds
 from gears.tidy import ensure_tidy
 from gears.unique import ensure_unique
@@ -278,10 +278,13 @@ class Store:
 
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions of those of these documents that are stored."""
-        id_field = self.mapping.id_field
-        these = {id_field: {"$in": self._filters.values(ids)}}
-        cursor = self._documents.find(these, {id_field: 1, "_sync": 1}, collation=await self.simple())
-        return {stored.id: stored.version for stored in self._read(await cursor.to_list(None))}
+        id_field, values = self.mapping.id_field, self._filters.values(ids)
+        versions: dict[str, int] = {}
+        for n in range(0, len(values), AT_ONCE):
+            these = {id_field: {"$in": values[n : n + AT_ONCE]}}
+            cursor = self._documents.find(these, {id_field: 1, "_sync": 1}, collation=await self.simple())
+            versions |= {stored.id: stored.version for stored in self._read(await cursor.to_list(None))}
+        return versions
 
     async def deleted(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions at which those of these documents that were ever deleted were deleted last."""

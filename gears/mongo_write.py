@@ -1,8 +1,7 @@
 """Writing a batch of changes: what failed is told apart, and what waits for one another is written in its order."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import anyio
@@ -12,8 +11,7 @@ from bson import Binary
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorCollection
-from pymongo import DeleteOne
-from pymongo.collation import Collation
+from pymongo import DeleteOne, ReplaceOne
 from pymongo.errors import (
     BulkWriteError,
     DocumentTooLarge,
@@ -24,8 +22,8 @@ from pymongo.errors import (
 )
 
 from gears.changes import Change, Remove, Upsert
-from gears.conflicts import UniqueIndex
-from gears.dependent import Blocker, Changes, Outcome, Standing, dependents, plan, standing
+from gears.conflicts import UniqueIndex, meet
+from gears.dependent import Blocker, Changes, Outcome, Standing, dependents, plan, standing, waiters
 from gears.documents.json_bson import document_bson, elements
 from gears.documents.stored import Stored, read_stored, stored_text
 from gears.failpoint import reached
@@ -33,7 +31,7 @@ from gears.log import Head
 from gears.mapping import Mapping
 from gears.mongo_errors import Meaning, meaning_of
 from gears.mongo_filters import Filters
-from gears.mongo_texts import describe, describe_item
+from gears.mongo_texts import NotAllWritten, describe, describe_item
 from gears.version import reaches
 
 Document = dict[str, Any]
@@ -42,13 +40,22 @@ UNREADABLE = frozenset({2, 5, 9, 14, 15, 22, 52, 54, 55, 56, 57, 10334, 17280, 1
 """Codes with which servers answer a whole command when they can't read a document in it, such as BadValue, Overflow,
 FailedToParse, TypeMismatch, InvalidBSON and BSONObjectTooLarge: https://github.com/mongodb/mongo, `error_codes.yml`."""
 
-_LOOKUPS = 8
+AT_ONCE = 100
+"""How many documents are looked for by one query; servers that compare with each one take long for more."""
+
+_QUERY_BYTES = 1024 * 1024
+"""How large they may be together, the last one not counted."""
+
+_WRITES = 1000
+"""How many documents are in one bulk write; each has a deadline of its own."""
+
 _LOOK_SECONDS = 2.0
-_SHOWN = 10
 _ROUNDS = 20
 """How often what is in the way is looked for before what waits is set aside; each round takes it away, or refuses."""
 
-_READ: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+_READ: CodecOptions[Document] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="replace"
+)
 
 log = structlog.get_logger()
 
@@ -102,6 +109,7 @@ class Writer:
 
         Raises:
             MongoError: nothing is certain; do it again.
+            NotAllWritten: nothing is written; it is not for the documents.
         """
         outcome = Outcome()
         sources = batch.sources
@@ -109,7 +117,7 @@ class Writer:
             (change for i, change in batch.changes.items() if i not in sources),
             key=lambda change: isinstance(change, Upsert),
         )
-        if first and (stuck := await self._attempt(first, outcome, patient=batch.patient)):
+        if first and (stuck := await self._attempt(first, outcome)):
             await self._resolve(batch, stuck, outcome)
         if outcome.needed:
             return outcome
@@ -125,6 +133,9 @@ class Writer:
         if moved:
             await self._bury(moved)
             await self._attempt(moved, outcome)
+        others = batch.changes.keys() - batch.patient
+        if others and others <= outcome.failed.keys():
+            raise NotAllWritten(outcome.failed)
         return outcome
 
     async def unpark(self) -> None:
@@ -137,9 +148,16 @@ class Writer:
         changes: Sequence[Change],
         outcome: Outcome,
         documents: Dict[str, bytes] | None = None,
-        patient: AbstractSet[str] = frozenset(),
     ) -> dict[str, Document]:
-        """One bulk write; returns what failed since another document has the same value."""
+        """Write these; returns what failed since another document has the same value."""
+        stuck: dict[str, Document] = {}
+        for n in range(0, len(changes), _WRITES):
+            stuck |= await self._attempt_some(changes[n : n + _WRITES], outcome, documents)
+        return stuck
+
+    async def _attempt_some(
+        self, changes: Sequence[Change], outcome: Outcome, documents: Dict[str, bytes] | None
+    ) -> dict[str, Document]:
         operations = [self._filters.operation(change, (documents or {}).get(change.document_id)) for change in changes]
         stuck: dict[str, Document] = {}
         try:
@@ -151,9 +169,6 @@ class Writer:
             failures: list[Document] = error.details.get("writeErrors", [])
             for failure in failures:
                 self._sort(changes[failure["index"]], failure, outcome, stuck)
-            others = {change.document_id for change in changes} - patient
-            if others and others <= outcome.failed.keys():
-                raise  # it is not for the documents
             await self._delete_foreign(changes, error.details.get("nRemoved", 0))
         except OperationFailure as error:
             await self._blame(changes, error, outcome)
@@ -172,11 +187,8 @@ class Writer:
         removed = [change for change in changes if isinstance(change, Remove)]
         if len(removed) > deleted:
             foreign = await self._foreign({c.document_id: c for c in removed})
-            if foreign:
-                exactly = (self._filters.exactly(i, version) for i, version in foreign.items())
-                await self._documents.bulk_write(
-                    [DeleteOne(one, collation=self._filters.collation) for one in exactly], ordered=False
-                )
+            exactly = (self._filters.exactly(i, version) for i, version in foreign.items())
+            await _bulk(self._documents, [DeleteOne(one, collation=self._filters.collation) for one in exactly])
 
     async def _foreign(self, changes: Dict[str, Change], held: Dict[str, int] | None = None) -> dict[str, int]:
         """The versions of those of these documents that look newer, and that no committer of this mapping gave."""
@@ -235,10 +247,10 @@ class Writer:
             foreign = await self._foreign({i: c for i in stuck if (c := batch.change(i)) is not None}, held)
             if foreign:  # what is no version of ours says nothing of what is newer
                 never = [self._filters.raised(self._filters.exactly(i, at), 0) for i, at in foreign.items()]
-                await self._documents.bulk_write(never, ordered=False)
+                await _bulk(self._documents, never)
                 held |= dict.fromkeys(foreign, 0)
             stuck = {i: f for i, f in stuck.items() if not self._is_newer(batch.change(i), held.get(i, -1))}
-            blockers = await self._blockers([change for i in stuck if isinstance(change := batch.change(i), Upsert)])
+            blockers = await self._in_the_way(batch, stuck)
             equal = _equal(self._mapping, batch, blockers)
             waits = self._waits(batch, stuck, blockers, equal, outcome)
             if outcome.needed:
@@ -246,7 +258,7 @@ class Writer:
             for i in unexplained & {i for i, found in blockers.items() if not found} & waits.keys():
                 del waits[i]
                 outcome.failed[i] = f"{describe_item(stuck[i])}; but there is none"
-            unexplained |= {i for i in waits if not blockers[i]}
+            unexplained |= {i for i in stuck if i in waits and not blockers[i]}
             if not waits:
                 return
             todo = plan(waits, batch)
@@ -268,34 +280,39 @@ class Writer:
         equal: Dict[str, bool],
         outcome: Outcome,
     ) -> dict[str, set[str]]:
-        """What each waits for; those that wait for what won't go are refused, or set aside."""
+        """What each waits for, and what that waits for; those that wait for what won't go are refused, or set aside."""
+        held_up = waiters({i: [b.stored.id for b in found if b.stored is not None] for i, found in blockers.items()})
+        left, looked_at = set(blockers), list(blockers)
+        outcome.kept |= batch.kept(outcome.refused)
+        while looked_at:
+            i = looked_at.pop()
+            if i not in left:
+                continue
+            by_standing = {standing(blocker, batch, left, outcome, equal): blocker for blocker in blockers[i]}
+            if keeping := by_standing.get(Standing.KEEPS):
+                outcome.refused[i] = f"MongoDB refused it: {self._taken(keeping, stuck.get(i, {}))}"
+                stays = {i, *batch.kept([i])}
+                outcome.kept |= stays - {i}
+            elif Standing.FAILS in by_standing:
+                outcome.failed[i] = "it waits for another document, which can't be written yet"
+                stays = {i}
+            else:
+                continue
+            left.discard(i)
+            looked_at.extend(other for stayed in stays for other in held_up.get(stayed, ()))
         waits: dict[str, set[str]] = {}
-        left = set(stuck)
-        settled = True
-        while settled:
-            settled = False
-            outcome.kept |= batch.kept(outcome.refused)
-            for i in [i for i in stuck if i in left]:
-                by_standing: dict[Standing, list[Blocker]] = {}
-                for blocker in blockers[i]:
-                    by_standing.setdefault(standing(blocker, batch, left, outcome, equal), []).append(blocker)
-                if keeping := by_standing.get(Standing.KEEPS):
-                    outcome.refused[i] = f"MongoDB refused it: {self._taken(keeping[0], stuck[i])}"
-                elif Standing.FAILS in by_standing:
-                    outcome.failed[i] = "it waits for another document, which can't be written yet"
-                else:
-                    waits[i] = {b.stored.id for b in blockers[i] if b.stored is not None}
-                    continue
-                waits.pop(i, None)
-                left.discard(i)
-                settled = True
-        outcome.needed |= {
-            blocker.stored.id
-            for i in waits
-            for blocker in blockers[i]
-            if blocker.stored is not None
-            if standing(blocker, batch, left, outcome, equal) is Standing.UNKNOWN
-        }
+        reached = [i for i in stuck if i in left]
+        while reached:
+            i = reached.pop()
+            if i in left and i not in waits:
+                waits[i] = {blocker.stored.id for blocker in blockers[i] if blocker.stored is not None}
+                reached.extend(waits[i])
+                outcome.needed |= {
+                    blocker.stored.id
+                    for blocker in blockers[i]
+                    if blocker.stored is not None
+                    if standing(blocker, batch, left, outcome, equal) is Standing.UNKNOWN
+                }
         return waits
 
     def _taken(self, blocker: Blocker, failure: Document) -> str:
@@ -307,46 +324,50 @@ class Writer:
             f"index {blocker.index}, whose {self._mapping.id_field!r} is no id: change that, and write this again"
         )
 
+    async def _in_the_way(self, batch: Changes, stuck: Iterable[str]) -> dict[str, list[Blocker]]:
+        """What is in the way of these; and if something beside the batch is, what is in the way of all that is."""
+        blockers = await self._blockers([change for i in stuck if isinstance(change := batch.change(i), Upsert)])
+        beside = {i: change for i, change in batch.beside.items() if isinstance(change, Upsert) and i not in blockers}
+        found = {blocker.stored.id for each in blockers.values() for blocker in each if blocker.stored is not None}
+        return blockers | (await self._blockers(list(beside.values())) if found & beside.keys() else {})
+
     async def _blockers(self, upserts: Sequence[Upsert]) -> dict[str, list[Blocker]]:
         """The documents that hold what each of these needs."""
-        if not upserts:
-            return {}
-        indexes = [index async for found in self._documents.list_indexes() if (index := UniqueIndex.parse(found))]
-        blockers: dict[str, list[Blocker]] = {}
-        failures: list[PyMongoError] = []
-        limiter = anyio.CapacityLimiter(_LOOKUPS)
-
-        async def look(upsert: Upsert) -> None:
-            async with limiter:
-                if failures:
-                    return
-                try:
-                    blockers[upsert.document_id] = [
-                        blocker for index in indexes async for blocker in self._holders(upsert, index)
-                    ]
-                except PyMongoError as error:
-                    failures.append(error)
-
-        async with anyio.create_task_group() as tasks:
-            for upsert in upserts:
-                tasks.start_soon(look, upsert)
-        if failures:
-            raise failures[0]
+        blockers: dict[str, list[Blocker]] = {upsert.document_id: [] for upsert in upserts}
+        if upserts:
+            indexes = [index async for found in self._documents.list_indexes() if (index := UniqueIndex.parse(found))]
+            for some in _some(upserts):
+                documents = {upsert.document_id: _decode(upsert.document) for upsert in some}
+                for index in indexes:
+                    for document_id, blocker in await self._holders(index, documents):
+                        blockers[document_id].append(blocker)
         return blockers
 
-    async def _holders(self, upsert: Upsert, index: UniqueIndex) -> AsyncIterator[Blocker]:
-        document = bson.decode(upsert.document, _READ)
-        if "_id" not in document and index.fields == ("_id",):
-            return
-        others = index.others(document)
-        if others is None:
-            return
-        collation: Collation | None = index.collation or self._filters.collation
-        cursor = self._documents.find(others, collation=collation).limit(_SHOWN)
-        async for raw in cursor:
-            stored = read_stored(self._mapping, bytes(raw.raw))
-            if stored is None or stored.id != upsert.document_id:
-                yield Blocker(index.name, stored, repr(raw["_id"]))
+    async def _holders(self, index: UniqueIndex, documents: Dict[str, Document]) -> list[tuple[str, Blocker]]:
+        """Ids of these documents, each with one that holds what it needs in this index."""
+        needed = {
+            i: keys
+            for i, document in documents.items()
+            if "_id" in document or index.fields != ("_id",)
+            if (keys := index.needs(document)) is not None
+        }
+        if not needed:
+            return []
+        by_server = index.collation is not None  # nobody else knows what is equal
+        collation = index.collation or self._filters.collation
+        found = await self._documents.find(index.holders(needed.values()), collation=collation).to_list(None)
+        if found and by_server and len(needed) > 1:
+            return [each for i in needed for each in await self._holders(index, {i: documents[i]})]
+        holders: list[tuple[str, Blocker]] = []
+        for raw in found:
+            stored, held = read_stored(self._mapping, bytes(raw.raw)), index.holds(_decode(bytes(raw.raw)))
+            blocker = Blocker(index.name, stored, repr(raw["_id"]))
+            holders += [
+                (i, blocker)
+                for i, keys in needed.items()
+                if (stored is None or stored.id != i) and (by_server or meet(keys, held))
+            ]
+        return holders
 
     async def _exchange(
         self, changes: Sequence[Change], batch: Changes, waits: Dict[str, set[str]], outcome: Outcome
@@ -374,8 +395,7 @@ class Writer:
             )
             for i, stored in old.items()
         ]
-        if taken:
-            await self._documents.bulk_write(taken, ordered=False)
+        await _bulk(self._documents, taken)
         reached("taken out")
         upserts = [change for change in changes if isinstance(change, Upsert)]
         documents = {i: self._keeping_id(change, old.get(i)) for i, change in _by_id(upserts).items()}
@@ -394,13 +414,12 @@ class Writer:
             for c in upserts
             if c.document_id in back
         ]
-        if gone:
-            await self._documents.bulk_write(gone, ordered=False)
+        await _bulk(self._documents, gone)
         for i in back & old.keys():
             await self._put_back(i, old[i].raw)
         stays = set(ids) - back
-        removed = [change for change in changes if isinstance(change, Remove) and change.document_id in stays]
-        if removed:
+        removed = [c for c in changes if isinstance(c, Remove) and c.document_id in stays & batch.beside.keys()]
+        if removed:  # those in the batch are buried with all of it
             await self._bury(removed)
         await self._parked.delete_many({"_id": {"$in": [self._mapping.key(i) for i in stays]}})
         outcome.refused |= ours.refused
@@ -417,16 +436,24 @@ class Writer:
         return document_bson([own, upsert.document[4:-1]])
 
     async def _find(self, ids: Sequence[str]) -> dict[str, Stored]:
-        id_field = self._mapping.id_field
-        these = {id_field: {"$in": self._filters.values(ids), "$not": {"$type": "array"}}}
-        found = await self._documents.find(these, collation=self._filters.collation).to_list(None)
-        stored = (read_stored(self._mapping, bytes(raw.raw)) for raw in found)
-        return {one.id: one for one in stored if one is not None}
+        found: dict[str, Stored] = {}
+        for n in range(0, len(ids), AT_ONCE):
+            these = {self._mapping.id_field: {"$in": self._filters.values(ids[n : n + AT_ONCE])}}
+            async for raw in self._documents.find(these, collation=self._filters.collation):
+                if (stored := read_stored(self._mapping, bytes(raw.raw))) is not None:
+                    found[stored.id] = stored
+        return found
 
     async def _park(self, old: Dict[str, Stored]) -> None:
-        for i, stored in old.items():
-            parked = {"mapping": self._mapping.prefix, "id": i, "document": Binary(stored.raw)}
-            await self._parked.replace_one({"_id": self._mapping.key(i)}, parked, upsert=True)
+        parked = [
+            ReplaceOne(
+                {"_id": self._mapping.key(i)},
+                {"mapping": self._mapping.prefix, "id": i, "document": Binary(stored.raw)},
+                upsert=True,
+            )
+            for i, stored in old.items()
+        ]
+        await _bulk(self._parked, parked)
 
     async def _put_back(self, document_id: str, raw: bytes) -> None:
         """Put a document back, unless there is one with its id; what now has its place keeps it."""
@@ -440,6 +467,27 @@ class Writer:
         if stored is not None and stored.version:  # unless it was deleted since
             await self._delete_again([Upsert(document_id, stored.version, raw)])
         await self._parked.delete_one({"_id": self._mapping.key(document_id)})
+
+
+async def _bulk(collection: AsyncIOMotorCollection[Any], operations: Sequence[Any]) -> None:
+    for n in range(0, len(operations), _WRITES):
+        await collection.bulk_write(operations[n : n + _WRITES], ordered=False)
+
+
+def _decode(document: bytes) -> Document:
+    return bson.decode(document, _READ)
+
+
+def _some(upserts: Iterable[Upsert]) -> Iterator[list[Upsert]]:
+    """As many at a time as one query is to look for."""
+    some: list[Upsert] = []
+    for upsert in upserts:
+        some.append(upsert)
+        if len(some) == AT_ONCE or sum(len(each.document) for each in some) > _QUERY_BYTES:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def _by_id(upserts: Iterable[Upsert]) -> dict[str, Upsert]:

@@ -11,7 +11,7 @@ import pytest_asyncio
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import DuplicateKeyError
 
-from gears.conflicts import UniqueIndex
+from gears.conflicts import UniqueIndex, meet
 from tests.stack import Stack
 
 Document = dict[str, Any]
@@ -49,11 +49,12 @@ async def test_what_is_refused_has_somebody_in_its_way_and_nothing_else(
         async for found in await collection.list_indexes()
         if (parsed := UniqueIndex.parse(found)) is not None and parsed.name != "_id_"
     ]
-    random, refused = Random(str(keys)), 0
+    random, refused, kept = Random(str(keys)), 0, dict[int, Document]()
     for n in range(150):
         document = {name: random.choice(VALUES) for name in ("a", "c") if random.random() < 0.8} | {"_id": n}
-        others = index.others(document)
-        blocking = [] if others is None else await collection.find(others).to_list()
+        keys = index.needs(document)
+        found = [] if keys is None else await collection.find(index.holders([keys])).to_list()
+        blocking = [each for each in found if keys is not None and meet(keys, index.holds(each))]
         try:
             await collection.insert_one(document)
         except DuplicateKeyError:
@@ -63,4 +64,14 @@ async def test_what_is_refused_has_somebody_in_its_way_and_nothing_else(
             continue  # two arrays in one index
         else:
             assert not blocking, (document, blocking)
+            kept[n] = document
     assert refused
+    await all_at_once(collection, index, list(kept.values()))
+
+
+async def all_at_once(collection: AsyncCollection[Document], index: UniqueIndex, documents: list[Document]) -> None:
+    """One query for all finds of each what a query of its own finds: nothing but itself, if it is in the index."""
+    needs = {document["_id"]: keys for document in documents if (keys := index.needs(document)) is not None}
+    found = await collection.find(index.holders(needs.values())).to_list()
+    for n, keys in needs.items():
+        assert [each["_id"] for each in found if meet(keys, index.holds(each))] == [n]

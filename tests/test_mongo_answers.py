@@ -374,6 +374,47 @@ async def test_no_error_makes_a_storm_or_goes_unsaid(system: Proxied, chosen: On
     assert (await system.readyz()).status_code == 200
 
 
+async def test_many_duplicates_of_nothing_make_no_storm_and_are_said(own_system: Proxied) -> None:
+    """None of the documents is taken, so there is nothing that the others would have to wait for no longer."""
+    system = own_system
+    with system.proxy.rule(on("update", "notes").each(), item_error(11000, extra={"keyPattern": {"mail": 1}})):
+        async with system.stack.redis_client.pipeline(transaction=False) as pipeline:
+            for n in range(60):
+                pipeline.json().set(f"notes:{n}", "$", {"id": str(n), "mail": str(n)})
+            await pipeline.execute()
+        await eventually(lambda: _is(system, 503), within=2)
+        system.proxy.traffic.reset()
+        for _ in range(40):
+            assert await _is(system, 503)
+            assert "another document has the same value" in (await system.readyz()).text
+            await anyio.sleep(0.2)
+        commands = system.proxy.counts.keys() - {"hello", "ping"}
+        assert system.proxy.traffic.peak(names=commands) <= 2 * 20, system.proxy.counts  # two mappings
+    await eventually(system.is_well, within=30)
+    assert await system.stack.mongo_client.test.notes.count_documents({}) == 60
+
+
+async def test_what_is_in_the_way_of_many_is_asked_for_by_few_queries(own_system: Proxied) -> None:
+    stack, proxy = own_system.stack, own_system.proxy
+    await stack.mongo_client.test.notes.create_index("mail", unique=True)
+    for moved in (False, True):
+        stack.worker.freeze()
+        async with stack.redis_client.pipeline(transaction=False) as pipeline:
+            for n in range(300):
+                if moved:
+                    pipeline.rename(f"notes:{n}", f"notes:moved-{n}")
+                else:
+                    pipeline.json().set(f"notes:{n}", "$", {"id": str(n), "mail": str(n)})
+            await pipeline.execute()
+        proxy.traffic.reset()
+        stack.worker.thaw()
+        await stack.drained("notes", within=60)
+    finds = [seen for seen in proxy.recorded if seen.name == "find" and seen.collection == "notes"]
+    assert len(finds) < 60, proxy.counts
+    found = {d["id"]: d["mail"] async for d in stack.mongo_client.test.notes.find()}
+    assert found == {f"moved-{n}": str(n) for n in range(300)}
+
+
 async def test_a_primary_that_steps_down_amid_a_batch(system: Proxied) -> None:
     """Some of it is applied, the answer is lost; then nobody is the primary for a while."""
     before, stack = await system.dead_letters(), system.stack
