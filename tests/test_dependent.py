@@ -1,7 +1,7 @@
 """Documents that wait for one another by unique indexes: what is consistent in Redis arrives whole in MongoDB."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -75,15 +75,15 @@ def json_set(document_id: str, **fields: Any) -> tuple[str, ...]:
     return ("JSON.SET", f"things:{document_id}", "$", json.dumps({"id": document_id} | fields))
 
 
-async def arrive(stack: Stack, prefix: str, expected: Documents) -> None:
+async def arrive(stack: Stack, prefix: str, expected: Documents, within: float = 20) -> None:
     """Both sides hold this, and nothing was refused."""
 
     async def arrived() -> bool:
-        await stack.drained("things")
+        await stack.drained("things", within=within)
         return await held_by_mongodb(stack, prefix) == expected == await held_by_redis(stack, f"{prefix}*")
 
     try:
-        await eventually(arrived, within=20)
+        await eventually(arrived, within=within)
     except AssertionError:
         assert await held_by_redis(stack, f"{prefix}*") == expected
         assert await held_by_mongodb(stack, prefix) == expected
@@ -136,6 +136,32 @@ async def test_an_exchange_by_one_command(things: Stack, u: str) -> None:
     parts = [part for i, d in expected.items() for part in (f"things:{i}", "$", json.dumps(d))]
     await run(things, ("JSON.MSET", *parts))
     await arrive(things, u, expected)
+
+
+async def mails(stack: Stack, u: str, given: Iterable[int]) -> None:
+    """By one command, and in one backlog: documents with mails of these numbers, whoever had them until now."""
+    documents = {f"{u}{n:03}": {"id": f"{u}{n:03}", "mail": f"{u}-{m}@x"} for n, m in enumerate(given)}
+    parts = [part for i, d in documents.items() for part in (f"things:{i}", "$", json.dumps(d))]
+    stack.worker.freeze()
+    try:
+        await run(stack, ("JSON.MSET", *parts))
+    finally:
+        stack.worker.thaw()
+    await arrive(stack, u, documents, within=60)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[*range(1, 60), 0], [59, *range(59)], range(59, -1, -1), range(1, 61), [n * 7 % 60 for n in range(1, 61)]],
+    ids=["rotated", "rotated back", "reversed", "shifted", "mixed"],
+)
+async def test_a_backlog_of_several_batches_in_which_all_wait_for_one_another(
+    things: Stack, u: str, given: Sequence[int]
+) -> None:
+    """Batches are of twenty documents."""
+    await mails(things, u, range(60))
+    await mails(things, u, given)
+    assert await things.mongo_client.test.sync_parked.count_documents({}) == 0
 
 
 @pytest.mark.parametrize("point", ["parked", "taken out", "documents written"])

@@ -143,7 +143,7 @@ async def test_the_worker_says_so_soon(running: Stack) -> None:
         await running.client.put("/notes/0", json={"n": 7}, headers={"Prefer": "respond-async"})
 
         async def said() -> bool:
-            return b"no answer for 2 s" in running.worker.log.read_bytes()
+            return b"not done within 2 s" in running.worker.log.read_bytes()
 
         await eventually(said, within=SOON)
         assert monotonic() - began < SOON
@@ -159,7 +159,7 @@ async def test_the_worker_stops_at_once_and_says_soon_that_it_cannot_start(runni
         await running.client.put("/notes/0", json={"n": 8}, headers={"Prefer": "respond-async"})
 
         async def held_up() -> bool:
-            return b"no answer for 2 s" in running.worker.log.read_bytes()[said:]
+            return b"not done within 2 s" in running.worker.log.read_bytes()[said:]
 
         said = running.worker.log.stat().st_size
         await eventually(held_up, within=SOON)

@@ -41,7 +41,7 @@ from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, mo
 from worker.recover import recover
 from worker.refuse import give_ids, refuse, restore
 from worker.reporter import Reporter
-from worker.states import Batch, Reader
+from worker.states import READ_BYTES, Batch, Reader
 
 _LARGE = 64 * 1024
 _BACKOFF = wait_exponential(multiplier=0.4, max=3) + wait_random(0, 0.1)
@@ -49,6 +49,9 @@ _BACKOFF = wait_exponential(multiplier=0.4, max=3) + wait_random(0, 0.1)
 
 _HURRY = 0.2
 """Seconds before half of a batch is tried, where a document is looked for that MongoDB can't read, or not in time."""
+
+_LARGEST = 20_000
+"""Documents up to which a batch grows, should it depend on others: most likely they depend on what follows them."""
 
 _TOGETHER = 3
 """How often a batch is tried as a whole before what fails in it is set aside, or looked for."""
@@ -178,6 +181,7 @@ class Committer:
                 try:
                     while isinstance(done := await self._commit(this, patient=tries < _TOGETHER), set):
                         needed |= done
+                        most = max(most, min(most * 2, _LARGEST))
                         this = await self._read(position, most, again=again, needed=needed)
                 except PyMongoError as error:
                     if error.timeout or is_unreadable(error) or (tries >= _TOGETHER and is_of_one(error)):
@@ -210,7 +214,15 @@ class Committer:
         acked, known = str(self.acked), self._aside.known
         again = again or not known.keys().isdisjoint(needed)
         due = known if again else ()
-        batch = await self._reader.read(position, most, wait=wait and not due, known=known, due=due, beside=needed)
+        batch = await self._reader.read(
+            position,
+            most,
+            READ_BYTES * max(1, most // self._batch_size),
+            wait=wait and not due,
+            known=known,
+            due=due,
+            beside=needed,
+        )
         if not again and any(key.key in known for key in batch.keys):
             return await self._read(position, most, wait=wait, again=True, needed=needed)
         if batch.memory != (self._mine.kept, self._mine.memory) or (batch.entries and batch.acked != acked):

@@ -99,7 +99,7 @@ class Reporter(_Published[WorkerState]):
     def patiently(self, who: str) -> Iterator[None]:
         """Say that commits are held up if what is in the block takes long, and nothing else is said of it."""
         loop = asyncio.get_running_loop()
-        reason = f"{who}: no answer for {_PATIENCE:g} s"
+        reason = f"{who}: not done within {_PATIENCE:g} s"
         self._timer = timer = loop.call_later(_PATIENCE, self._tell, "retrying", reason)
         try:
             yield

@@ -127,6 +127,7 @@ class Reader:
         self,
         after: EntryId,
         most: int,
+        most_bytes: int = READ_BYTES,
         *,
         wait: bool,
         known: Dict[bytes, KeyEntries],
@@ -138,6 +139,7 @@ class Reader:
         Args:
             after: the entry.
             most: documents in the batch.
+            most_bytes: what they take, the last one not counted.
             wait: whether to wait for entries a moment, when there are none.
             known: what was said of keys before.
             due: those of these keys that are in the batch in any case.
@@ -156,7 +158,7 @@ class Reader:
                 self._names.life,
                 str(after),
                 most,
-                READ_BYTES,
+                most_bytes,
                 _PAGES,
                 gone,
                 start,
