@@ -7,7 +7,7 @@ from gears.changes import Remove, Upsert
 from gears.mapping import parse_mappings
 from gears.stream import Entry, EntryId
 from gears.version import MOST_TERMS, first_term, highest, reaches, term_of, version_of
-from worker.plan import Gone, KeyEntries, Refusal, Verify, coalesce, decide
+from worker.plan import Decision, Gone, KeyEntries, Refusal, State, Verify, coalesce, decide, moves
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]
 KEY = b"todos:1"
@@ -114,6 +114,40 @@ def test_a_key_that_is_no_id_is_refused(key: bytes) -> None:
     decision = decide(MAPPING, coalesce([entry(1, key=key)])[key], b"{}", 7)
     assert isinstance(decision, Refusal)
     assert decide(MAPPING, coalesce([entry(1, key=key)])[key], Gone.DELETED, 7) is None
+
+
+def history(*steps: str) -> tuple[dict[bytes, Decision], dict[bytes, KeyEntries]]:
+    """What is decided after these: `a` is a write, `-a` a delete, `a>b` a rename, `a>!` one to what is refused."""
+    done: list[Entry] = []
+    states: dict[bytes, State] = {}
+    for step in steps:
+        source, _, target = step.partition(">")
+        key, to = (f"todos:{name}".encode() for name in (source.strip("-"), "x" * 1100 if target == "!" else target))
+        if target:
+            done += entry(len(done), "rename_from", key), entry(len(done) + 1, "rename_to", to)
+            states[to], states[key] = states.get(key, b"{}"), Gone.DELETED
+        else:
+            done.append(entry(len(done), "del" if step.startswith("-") else "json.set", key))
+            states[key] = Gone.DELETED if step.startswith("-") else b"{}"
+    keys = coalesce(done)
+    return {key: decide(MAPPING, found, states[key], 7) for key, found in keys.items()}, keys
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("a>b", {"b": "a"}),
+        ("a>b b>c", {"b": "a", "c": "b"}),
+        ("a>b b b>c", {"b": "a", "c": "b"}),
+        ("a>b -b b", {}),
+        ("a>b a", {}),
+        ("a>b b>a", {}),
+        ("a>b b>c b", {"c": "a"}),
+    ],
+)
+def test_a_renamed_document_is_deleted_after_it_is_written(steps: str, expected: dict[str, str]) -> None:
+    found = moves(*history(*steps.split()))
+    assert {new[6:].decode(): old[6:].decode() for new, old in found.items()} == expected
 
 
 def test_versions_order_as_terms_do_and_in_a_term_as_batches() -> None:

@@ -1,6 +1,6 @@
 """What a batch of entries and the present states of their keys mean for MongoDB: pure decisions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -37,7 +37,8 @@ class KeyEntries:
         last_event: the event of the newest entry.
         marked: whether one of them is a delete, so that there may be a mark of it.
         filled_from: when the newest is a fill, the version that Redis was given.
-        moved_from: the key that it was renamed from, the last time.
+        names: keys that its document was renamed from, the latest first.
+        home: which of them had it when it was written last.
         document: JSON text of its document after the newest write, where it has a time to live.
     """
 
@@ -46,7 +47,8 @@ class KeyEntries:
     last_event: str = ""
     marked: bool = False
     filled_from: int | None = None
-    moved_from: bytes | None = None
+    names: tuple[bytes, ...] = ()
+    home: bytes | None = None
     document: bytes | None = None
 
 
@@ -78,25 +80,56 @@ def coalesce(
             continue
         # A fill comes only when nothing else waits, or as the roll-back of what was refused before it.
         found.filled_from = (entry.filled_from or 0) if entry.event == FILL else None
+        renamed = previous is not None and previous.event == RENAMED_FROM
+        _follow(found, entry.event, by_key[previous.key] if previous is not None and renamed else None)
         found.tokens.append(entry.token)
         found.last_event = entry.event
         found.document = entry.document
         found.marked |= entry.event in DELETE_EVENTS
-        if entry.event == RENAMED_TO:
-            found.moved_from = previous.key if previous is not None and previous.event == RENAMED_FROM else None
         previous = entry
     return by_key
 
 
+def _follow(found: KeyEntries, event: str, source: KeyEntries | None) -> None:
+    """Take note of where a key's document comes from.
+
+    Args:
+        found: what is said of the key before the event.
+        event: what happens to it.
+        source: the key that is renamed by the entry before, if there is one.
+    """
+    if event == RENAMED_FROM:
+        return
+    if event != RENAMED_TO or source is None:
+        found.home = None
+        if event in DELETE_EVENTS | {RENAMED_TO} or found.last_event in DELETE_EVENTS:
+            found.names = ()  # the document is another one
+        return
+    names = (source.key, *source.names)
+    if found.key in names:  # it is back
+        names = names[names.index(found.key) + 1 :]
+    home = source.home or source.key
+    found.names, found.home = names, home if home in names else None
+
+
 def moves(decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]) -> dict[bytes, bytes]:
     """Keys that were renamed and not written since: the new one and the old one, where both are in the batch."""
-    return {
-        key: source
-        for key, entries in keys.items()
-        if (source := entries.moved_from) is not None
-        if isinstance(decisions.get(source), Remove) and keys[source].last_event == RENAMED_FROM
-        if isinstance(decisions[key], Upsert | Refusal | Remove)
-    }
+    found: dict[bytes, bytes] = {}
+    for key, entries in keys.items():
+        if isinstance(decisions[key], Upsert | Refusal | Remove):
+            absent = [name for name in _way_back(entries, decisions, keys) if isinstance(decisions[name], Remove)]
+            if absent:
+                found[key] = absent[0]
+    return found
+
+
+def _way_back(
+    entries: KeyEntries, decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]
+) -> Sequence[bytes]:
+    """Of a document's former keys those that are ids and were not written since, back to where it was written last."""
+    known = (name for name in entries.names if decisions.get(name) is not None)
+    names = [name for name in known if keys[name].last_event == RENAMED_FROM]
+    return names[: names.index(entries.home) + 1] if entries.home in names else names
 
 
 @dataclass(frozen=True, slots=True)
