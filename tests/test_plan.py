@@ -7,7 +7,7 @@ from gears.changes import Remove, Upsert
 from gears.mapping import parse_mappings
 from gears.stream import Entry, EntryId
 from gears.version import MOST_TERMS, first_term, highest, reaches, term_of, version_of
-from worker.plan import Decision, Gone, KeyEntries, Refusal, State, Verify, coalesce, decide, moves
+from worker.plan import Decision, Gone, KeyEntries, Refusal, State, Verify, coalesce, decide, homes, moves
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]
 KEY = b"todos:1"
@@ -131,6 +131,29 @@ def history(*steps: str) -> tuple[dict[bytes, Decision], dict[bytes, KeyEntries]
             states[key] = Gone.DELETED if step.startswith("-") else b"{}"
     keys = coalesce(done)
     return {key: decide(MAPPING, found, states[key], 7) for key, found in keys.items()}, keys
+
+
+@pytest.mark.parametrize(
+    ("steps", "home"),
+    [
+        ("a>!", "a"),
+        ("a a>!", "a"),
+        ("a>b b>!", "a"),
+        ("a>b b b>!", "b"),
+        ("a>b b b>c c>!", "b"),
+        ("a>b b>a a>!", "a"),
+        ("a>b b>a a>c c>!", "a"),
+        ("a>b -b b b>!", "b"),
+        ("a>b b>c b b>!", "b"),
+        ("a>! a", None),
+        ("a>b b>! a", "b"),
+        ("a>! a a>!", "a"),
+    ],
+)
+def test_a_refused_document_goes_back_to_where_it_was_written_last(steps: str, home: str | None) -> None:
+    decisions, keys = history(*steps.split())
+    found = homes((d for d in decisions.values() if isinstance(d, Refusal)), decisions, keys)
+    assert list(found) == ([] if home is None else [f"todos:{home}".encode()])
 
 
 @pytest.mark.parametrize(

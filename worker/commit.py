@@ -29,7 +29,7 @@ from gears.mongo import MongoError
 from gears.mongo_texts import NotAllWritten, held_up
 from gears.mongo_write import is_of_one, is_unreadable
 from gears.redis import Redis
-from gears.refusals import refusals_from
+from gears.refusals import record_refusals, refusals_from
 from gears.stream import ZERO, Entry, EntryId, Names, Token
 from gears.version import version_of
 from worker.acknowledge import Acknowledged, acknowledge
@@ -37,9 +37,9 @@ from worker.ahead import Ahead
 from worker.aside import Aside, Sorted
 from worker.lease import Lease
 from worker.mine import Mine
-from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, moves
+from worker.plan import Decision, KeyEntries, Refusal, State, Verify, decide, homes, moves
 from worker.recover import recover
-from worker.refuse import give_ids, refuse, restore
+from worker.refuse import give_ids, move_back, refuse, restore
 from worker.reporter import Reporter
 from worker.states import READ_BYTES, Batch, Reader
 
@@ -249,8 +249,8 @@ class Committer:
             patient: whether all of it is to be tried again if some of it fails.
 
         Returns:
-            What follows, if that was there already and none of it depends on this batch; or keys without whose states
-            this can't be done, a set.
+            What follows, if that was there already and none of it depends on this batch; or, if this is to be done
+            again, a set: keys without whose states it can't be done.
         """
         batch, decisions = work.batch, work.decisions
         keys, mapping = {key.key: key for key in batch.keys}, self._engine.mapping
@@ -303,6 +303,8 @@ class Committer:
             key = mapping.key(document_id).encode()
             refusals[key] = Refusal(keys[key], "what it was renamed to was refused", None, moved=True)
         self._lease.check()
+        if await self._move_back(homes(refusals.values(), decisions, keys), work, last.id):
+            return set()
         done = [c for i, c in changes.items() if i not in outcome.refused and i not in outcome.failed]
         await self._give_ids(done, batch)
         if checks:
@@ -332,6 +334,21 @@ class Committer:
             with suppress(Refused):
                 found[self._engine.mapping.id_of(key)] = None
         return found
+
+    async def _move_back(self, refused: Dict[bytes, Refusal], work: _Work, last: EntryId) -> bool:
+        """Give refused documents, by their former keys, these back where MongoDB can hold them; whether any has it."""
+        keys, documents, refusals = {key.key: key for key in work.batch.keys}, {}, {}
+        for key, refusal in refused.items():
+            if refusal.seen is not None:
+                decided = await self._decide(keys[key], refusal.seen, work.version, None)
+                if isinstance(decided, Upsert):
+                    documents[decided.document_id] = refusal.seen
+                    refusals[refusal.entries.tokens[-1]] = refusal.reason
+        if not documents:
+            return False
+        self._inherited = max(self._inherited, last)
+        await record_refusals(self._redis, self._names, refusals.items())  # it stays refused when this is done again
+        return await move_back(self._engine, documents, self._ahead, self._mine, last=last)
 
     async def _give_ids(self, changes: Iterable[Change], batch: Batch) -> None:
         """Put those documents in Redis right that don't hold their ids."""

@@ -123,6 +123,18 @@ def moves(decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]) -> 
     return found
 
 
+def homes(
+    refusals: "Iterable[Refusal]", decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]
+) -> "dict[bytes, Refusal]":
+    """Where documents go back to that are refused under their new keys: former ones, absent and not written since."""
+    found: dict[bytes, Refusal] = {}
+    for refusal in refusals:
+        way = _way_back(refusal.entries, decisions, keys)
+        if refusal.seen is not None and way and isinstance(decisions[way[-1]], Remove):
+            found[way[-1]] = refusal
+    return found
+
+
 def _way_back(
     entries: KeyEntries, decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]
 ) -> Sequence[bytes]:

@@ -86,7 +86,7 @@ async def refuse(
     for refusal in sorted(refusals, key=lambda refusal: not refusal.moved):  # what was moved is never nowhere
         log.warning("refused", key=repr(refusal.entries.key)[1:], reason=refusal.reason)
         if refusal.moved and not ahead.written(refusal.entries.key, last):
-            await _move_back(engine, store, engine.mapping.id_of(refusal.entries.key), ahead, mine)
+            await _restore_moved(engine, store, engine.mapping.id_of(refusal.entries.key), ahead, mine)
         if refusal.seen is None or ahead.written(refusal.entries.key, last):
             continue
         try:
@@ -97,6 +97,30 @@ async def refuse(
             await _give_back(engine, store, document_id, refusal.seen, ahead)
         reached("rolled back")
     return entries
+
+
+async def move_back(engine: Engine, documents: Dict[str, bytes], ahead: Ahead, mine: Mine, *, last: EntryId) -> bool:
+    """Give documents back the keys from which they were renamed, uncaptured.
+
+    The batch is done again then, with them; what they were renamed to is refused in it as if it were a copy.
+
+    Args:
+        engine: the mapping's engine.
+        documents: JSON texts, by the ids that they had.
+        ahead: tells of later writes.
+        mine: what the committer relies on.
+        last: the last entry of the batch.
+
+    Returns:
+        Whether any was given back; not what is written further on in the stream.
+    """
+    await ahead.look(last)
+    moved = False
+    for document_id, text in documents.items():
+        if not ahead.written(engine.mapping.key(document_id).encode(), last):
+            moved |= await _put(engine, document_id, text, ahead, mine)
+    reached("moved back")
+    return moved
 
 
 async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead: Ahead, *, last: EntryId) -> None:
@@ -176,14 +200,18 @@ async def _delete(redis: Redis, key: bytes, seen: bytes) -> None:
             await pipeline.execute()
 
 
-async def _move_back(engine: Engine, store: Store, document_id: str, ahead: Ahead, mine: Mine) -> None:
+async def _restore_moved(engine: Engine, store: Store, document_id: str, ahead: Ahead, mine: Mine) -> None:
     stored = await store.find(document_id)
     if stored is not None:
-        text = await text_of(engine.mapping, stored)
-        try:
-            await engine.restore(document_id, text, since=ahead.seen, token=mine.lease, life=mine.life)
-        except RedisRefused as error:
-            log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
+        await _put(engine, document_id, await text_of(engine.mapping, stored), ahead, mine)
+
+
+async def _put(engine: Engine, document_id: str, text: bytes, ahead: Ahead, mine: Mine) -> bool:
+    try:
+        return await engine.restore(document_id, text, since=ahead.seen, token=mine.lease, life=mine.life)
+    except RedisRefused as error:
+        log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
+        return False
 
 
 async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, ahead: Ahead) -> None:
