@@ -82,10 +82,11 @@ async def rename(stack: KindStack, *ids: str) -> None:
 @pytest.mark.parametrize("names", [(TOO_LONG, ""), ("", TOO_LONG), (TOO_LONG, "b", "")], ids=["2", "2 others", "3"])
 async def test_two_refused_moves(stack: KindStack, new_id: str, names: tuple[str, ...]) -> None:
     await put(stack, f"a{new_id}", n=1)
-    async with backlog(stack):
-        await rename(stack, f"a{new_id}", *(name and name + new_id for name in names))
-    await both_hold(stack, new_id, a={"n": 1})
-    assert not await stack.redis_client.exists("notes:")
+    for _ in range(2):  # the second time Redis remembers that the names were deleted
+        async with backlog(stack):
+            await rename(stack, f"a{new_id}", *(name and name + new_id for name in names))
+        await both_hold(stack, new_id, a={"n": 1})
+        assert not await stack.redis_client.exists("notes:")
 
 
 async def test_a_document_comes_back_as_it_was_when_it_was_renamed(stack: KindStack, new_id: str) -> None:

@@ -51,7 +51,7 @@ class Acknowledged:
         before: what was acknowledged, as Redis has it.
         acked: what is from now on.
         committed: of each life in the batch, its last entry.
-        marked: keys of which an entry is a delete.
+        marked: keys that may have the mark of a delete.
         refused: the entries that were refused, each with the reason.
         aside: what is set aside, or no longer.
     """

@@ -35,7 +35,7 @@ class KeyEntries:
         key: the Redis key.
         tokens: its entries, oldest first.
         last_event: the event of the newest entry.
-        marked: whether one of them is a delete, so that there may be a mark of it.
+        marked: whether one of them is a delete or a rename, so that there may be a mark.
         filled_from: when the newest is a fill, the version that Redis was given.
         names: keys that its document was renamed from, the latest first.
         home: which of them had it when it was written last.
@@ -85,7 +85,7 @@ def coalesce(
         found.tokens.append(entry.token)
         found.last_event = entry.event
         found.document = entry.document
-        found.marked |= entry.event in DELETE_EVENTS
+        found.marked |= entry.event in DELETE_EVENTS | {RENAMED_TO}
         previous = entry
     return by_key
 

@@ -193,8 +193,9 @@ local function backfill(key, event)
 end
 
 -- Adds an entry for each key that a plain client wrote; pairs of key and its latest event. A write that is learned of
--- after a delete that came later has none to add: the delete's entry tells of the key's state. A delete that is learned
--- of after a later write is no reason to delete, should the key expire before that is committed.
+-- after a delete that came later has none to add: the delete's entry tells of the key's state. But what a key was renamed
+-- to has one, as deleted: it may have been renamed on, and tells where that came from. A delete that is learned of after a
+-- later write is no reason to delete, should the key expire before that is committed.
 local function observe(token, known, ...)
     local word = not_mine(token, known)
     if word then return word end
@@ -203,11 +204,11 @@ local function observe(token, known, ...)
         local key, event = events[i], events[i + 1]
         local found = kind(key)
         local deleted = found == 'none' and not config.deletes[event] and redis.call('EXISTS', gone(key)) == 1
-        if (found == JSON_TYPE or found == 'none') and not deleted then
+        if (found == JSON_TYPE or found == 'none') and (not deleted or event == 'rename_to') then
             if found == JSON_TYPE and config.deletes[event] then event = 'json.set' end
             local id = event ~= 'expire' and add(key, event)
             if found == JSON_TYPE and waits(key) then keep_document(key) end
-            if found == 'none' and config.deletes[event] then redis.call('SET', gone(key), id) end
+            if deleted or (found == 'none' and config.deletes[event]) then redis.call('SET', gone(key), id) end
         end
     end
 end
