@@ -316,7 +316,7 @@ class Log:
         committed = int(found["v"])
         newest, certain = (int(found.get(name, committed)) for name in ("newest", "certain"))
         upto, at_newest, before = (Token("", _id_of(version)) for version in (committed, newest, certain))
-        return Logged(newest, upto, at_newest, before, {"": at_newest.id})
+        return Logged(newest, upto, at_newest, before, {"": upto.id})
 
 
 def _id_of(version: int) -> EntryId:
