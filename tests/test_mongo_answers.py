@@ -350,12 +350,24 @@ async def _state(system: Proxied, token: str) -> str:
         (on("update", "notes"), item_error(6)),
         (on("update", "notes"), write_concern_error(64)),
         (on("update", "notes"), item_error(11000)),
-        (on("update", "sync_checkpoints"), top_error(11600, labels=["RetryableWriteError"])),
+        (on("insert", "sync_log"), top_error(11600, labels=["RetryableWriteError"])),
+        (on("insert", "sync_log"), item_error(11000)),
         (on("createIndexes"), top_error(91)),
         (on("find"), top_error(462, labels=["RetryableError", "SystemOverloadedError"])),
         (on(WRITES), cut()),
     ],
-    ids=["stepped down", "internal", "item", "majority", "duplicate of nothing", "log", "index", "find", "cut"],
+    ids=[
+        "stepped down",
+        "internal",
+        "item",
+        "majority",
+        "duplicate of nothing",
+        "log",
+        "duplicate in the log",
+        "index",
+        "find",
+        "cut",
+    ],
 )
 async def test_no_error_makes_a_storm_or_goes_unsaid(system: Proxied, chosen: On, action: Action) -> None:
     document_id = uuid4().hex
