@@ -92,6 +92,7 @@ class Logged:
         certain: everything up to this entry was committed before.
         lives: of each of the latest lives, in their order, the last entry that was committed, or is with this batch.
         ids: the documents that it writes, deletes or refuses; None where these are too many to keep.
+        beside: those that it may write beside, since others wait for them.
     """
 
     version: int
@@ -100,6 +101,7 @@ class Logged:
     certain: Token = NOTHING
     lives: Dict[str, EntryId] = field(default_factory=dict)
     ids: tuple[str, ...] | None = None
+    beside: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, found: Document) -> Self:
@@ -120,7 +122,7 @@ class Logged:
 
     def document(self) -> Document:
         """What MongoDB is to hold of it."""
-        few = self.ids is not None and sum(map(len, self.ids)) <= _MOST_IDS
+        few = self.ids is not None and sum(map(len, (*self.ids, *self.beside))) <= _MOST_IDS
         return {
             "v": Int64(self.version),
             "upto": str(self.upto),
@@ -128,7 +130,7 @@ class Logged:
             "certain": str(self.certain),
             "lives": [str(Token(life, entry_id)) for life, entry_id in self.lives.items()],
             "at": datetime.now(UTC),
-        } | ({"ids": list(self.ids)} if few and self.ids is not None else {})
+        } | ({"ids": list(self.ids), "beside": list(self.beside)} if few and self.ids is not None else {})
 
 
 def going_on(lives: Dict[str, EntryId], tokens: Iterable[Token]) -> dict[str, EntryId]:
@@ -241,10 +243,10 @@ class Log:
         if not await self._log.find_one(self._batches(upto=version), {"_id": 1}):
             return None
         ids: dict[str, None] = {}
-        async for found in self._log.find(self._batches(above=version), {"ids": 1}):
+        async for found in self._log.find(self._batches(above=version), {"ids": 1, "beside": 1}):
             if "ids" not in found:
                 return None
-            ids.update(dict.fromkeys(found["ids"]))
+            ids.update(dict.fromkeys((*found["ids"], *found["beside"])))
         return list(ids)
 
     async def add(self, batch: Logged) -> None:

@@ -280,6 +280,7 @@ class Committer:
             certain=self.acked.token,
             lives=going_on(self._lives, batch.committed),
             ids=self._ids(refusals.values(), changes),
+            beside=tuple(work.beside),
         )
         self._unacked[work.version] = logged.newest.id
         others = {key for key in decisions if key not in by_id}
