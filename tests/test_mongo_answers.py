@@ -155,7 +155,7 @@ async def test_any_other_code_sets_the_document_aside_while_others_go_on(system:
     assert ready.status_code == 200
     assert "set aside" in ready.text
     system.proxy.remove(rule)
-    await eventually(system.is_well, within=30)
+    await eventually(system.is_well, within=30, pause=0.2)
     for code, document_id in ids.items():
         expected = None if verb == "delete" else {"id": document_id, "n": 1}
         assert await system.stack.stored(document_id, "notes") == expected, code
@@ -203,7 +203,7 @@ async def test_what_is_set_aside_outlives_a_committer(system: Proxied) -> None:
     await eventually(lambda: _written(system, f"good-{uuid4().hex}"), within=20)
     assert await system.pending(answer.headers["Sync-Token"])
     system.proxy.remove(rule)
-    await eventually(system.is_well, within=30)
+    await eventually(system.is_well, within=30, pause=0.2)
     assert await system.stack.stored(document_id, "notes") == {"id": document_id, "n": 1}
 
 
@@ -231,7 +231,7 @@ async def test_a_rename_that_fails_once_the_old_name_is_gone_loses_nothing(syste
         await eventually(lambda: _written_and_says(system, "set aside"), within=20)
         assert await system.stack.stored(old, "notes") is not None
         system.proxy.remove(rule)
-        await eventually(system.is_well, within=30)
+        await eventually(system.is_well, within=30, pause=0.2)
         assert await system.stack.stored(old, "notes") is None
         assert await system.stack.stored(new, "notes") == {"id": new, "mail": old}
     assert await system.stack.mongo_client.test.sync_parked.count_documents({}) == 0
@@ -248,7 +248,7 @@ async def test_a_rename_that_was_set_aside_and_is_refused_by_the_next_committer_
     with system.proxy.rule(chosen, item_of(new, 121)):
         await system.stack.worker.start()
         await eventually(lambda: _holds(system, old, {"id": old, "n": 1}), within=20)
-    await eventually(system.is_well, within=30)
+    await eventually(system.is_well, within=30, pause=0.2)
     assert await system.stack.redis_client.exists(f"notes:{new}") == 0
     assert await _holds(system, old, {"id": old, "n": 1})
 
@@ -300,7 +300,7 @@ async def test_what_is_set_aside_after_redis_was_emptied_is_no_drift(own_system:
             await anyio.sleep(0.2)
             assert await system.pending(answer.headers["Sync-Token"])
             assert await system.stack.get(document_id, "notes") == {"id": document_id, "n": 2}
-    await eventually(system.is_well, within=30)
+    await eventually(system.is_well, within=30, pause=0.2)
     assert await _holds(system, document_id, {"id": document_id, "n": 2})
 
 
@@ -328,7 +328,7 @@ async def test_no_read_brings_back_what_mongodb_holds_in_place_of_what_is_set_as
             if state == "pending":
                 assert not await system.stack.redis_client.exists(f"notes:{document_id}")
             await anyio.sleep(0.1)
-    await eventually(system.is_well, within=30)
+    await eventually(system.is_well, within=30, pause=0.2)
     expected = {"id": document_id, "n": 1} if becomes == "expired" else None
     assert await system.stack.stored(document_id, "notes") == expected
     assert await _state(system, answer.headers["Sync-Token"]) == ("refused" if becomes == "expired" else "committed")
@@ -381,7 +381,7 @@ async def test_no_error_makes_a_storm_or_goes_unsaid(system: Proxied, chosen: On
         seconds = monotonic() - began
         sent = system.proxy.counts.total() - system.proxy.counts["hello"] - counted
         assert sent < 2 * 20 * seconds, system.proxy.counts  # two mappings
-    await eventually(system.is_well, within=30)
+    await eventually(system.is_well, within=30, pause=0.2)
     assert await system.stack.stored(document_id, "notes") == {"id": document_id, "n": 1}
     assert (await system.readyz()).status_code == 200
 
@@ -402,7 +402,7 @@ async def test_many_duplicates_of_nothing_make_no_storm_and_are_said(own_system:
             await anyio.sleep(0.2)
         commands = system.proxy.counts.keys() - {"hello", "ping"}
         assert system.proxy.traffic.peak(names=commands) <= 2 * 20, system.proxy.counts  # two mappings
-    await eventually(system.is_well, within=30)
+    await eventually(system.is_well, within=30, pause=0.2)
     assert await system.stack.mongo_client.test.notes.count_documents({}) == 60
 
 
@@ -468,4 +468,4 @@ async def test_the_first_cause_is_kept(system: Proxied) -> None:
         assert "majority" in text, text
         assert "InternalError (1)" in text
         system.proxy.remove(other)
-    await eventually(system.is_well, within=30)
+    await eventually(system.is_well, within=30, pause=0.2)
