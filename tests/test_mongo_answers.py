@@ -51,7 +51,7 @@ class Proxied:
 
 
 async def proxied(folder: Path) -> AsyncIterator[Proxied]:
-    stack = Stack(folder, WT_LEASE_TTL="2", WT_MONGO_TIMEOUT="2", WT_COMMIT_TIMEOUT="3")
+    stack = Stack(folder, WT_LEASE_TTL="2", WT_MONGO_TIMEOUT="5", WT_COMMIT_TIMEOUT="3")
     try:
         await stack.start(stack.mongo, stack.redis)
         async with WireProxy(stack.setup.mongo_port) as proxy:
