@@ -238,6 +238,10 @@ class Log:
         found = await self._log.find(self._batches(), sort=[("_id", -1)], limit=1).to_list(1)
         return Logged.parse(found[0]) if found else await self._checkpoint()
 
+    async def has(self, version: int) -> bool:
+        """Whether a batch is there."""
+        return await self._log.find_one({"_id": self._id(version)}, {"_id": 1}) is not None
+
     async def ids_above(self, version: int) -> list[str] | None:
         """The documents of all batches above this version; None where the log doesn't reach back so far."""
         if not await self._log.find_one(self._batches(upto=version), {"_id": 1}):

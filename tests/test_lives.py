@@ -16,6 +16,7 @@ from service.embedded import servers
 from tests.engines import ALL_KINDS, KINDS, KindStack
 from tests.stack import Process, Stack, eventually, free_port
 from tests.test_rewind import in_mongodb, in_redis, put, recovered, standing
+from worker.lead import LOOK_EVERY
 
 FUNCTIONS = [name for name, kind in KINDS.items() if kind.engine == "function"]
 NAMES = Names("notes")
@@ -161,8 +162,7 @@ async def _absent(redis: Redis, key: str) -> bool:
 
 @pytest.mark.parametrize("decided", [True, False], ids=["mended at once", "waits for a decision"])
 async def test_a_backup_that_was_put_back_is_noticed_and_mended(own_stack: Stack, decided: bool) -> None:
-    if not decided:
-        own_stack.worker = own_stack.another_worker("worker", WT_REWIND="report")
+    own_stack.worker = own_stack.only_committing().armed(WT_REWIND="restore" if decided else "report")
     await own_stack.start()
     for document_id in ("kept", "changed"):
         await put(own_stack, document_id, 0)
@@ -195,11 +195,34 @@ async def test_a_backup_that_was_put_back_is_noticed_and_mended(own_stack: Stack
         return {i: d["n"] for i, d in (await in_mongodb(own_stack)).items()} == expected
 
     await eventually(mended, within=20)
-    assert "MongoDB was put back" in own_stack.worker.log.read_text()
+
+    async def logged() -> bool:
+        return "MongoDB was put back" in own_stack.worker.log.read_text()
+
+    await eventually(logged)
     await recovered(own_stack)
     await put(own_stack, "changed", 2)
     assert (await in_mongodb(own_stack))["changed"]["n"] == 2
     assert {i: d["n"] for i, d in (await in_redis(own_stack)).items()} == expected | {"changed": 2}
+
+
+async def test_a_backup_that_was_put_back_is_noticed_though_more_was_committed_since(own_stack: Stack) -> None:
+    own_stack.worker = own_stack.only_committing()
+    await own_stack.start()
+    await put(own_stack, "kept", 0)
+    database = own_stack.mongo_client.test
+    backup = {name: await database[name].find().to_list(None) for name in ("notes", "sync_log")}
+    await put(own_stack, "lost", 1)
+    await anyio.sleep(2 * LOOK_EVERY)  # so that the committer has looked: backups are older than that
+    for name, documents in backup.items():
+        await database[name].delete_many({"_id": {"$nin": [document["_id"] for document in documents]}})
+    await put(own_stack, "more", 1)
+
+    async def mended() -> bool:
+        return {i: d["n"] for i, d in (await in_mongodb(own_stack)).items()} == {"kept": 0, "lost": 1, "more": 1}
+
+    await eventually(mended, within=20)
+    assert "MongoDB was put back" in own_stack.worker.log.read_text()
 
 
 async def test_redis_that_is_empty_is_served_at_once_and_warmed(own_stack: Stack) -> None:

@@ -83,6 +83,7 @@ class Committer:
         reporter: where to say how it goes.
         batch_size: most documents in one commit.
         ask_first: whether somebody is to decide before Redis is given back what it lost.
+        put_back: whether MongoDB was found to have been put back.
         warm: called where plain clients don't find in Redis what only MongoDB holds, before anything is committed.
     """
 
@@ -97,6 +98,7 @@ class Committer:
         *,
         batch_size: int,
         ask_first: bool,
+        put_back: bool = False,
         warm: Callable[[], object] = lambda: None,
     ) -> None:
         self._redis = redis
@@ -109,6 +111,7 @@ class Committer:
         self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
         self._batch_size = batch_size
         self._ask_first = ask_first
+        self._put_back = put_back
         self._warm = warm
         self.acked = Acked()
         """What is acknowledged, as Redis knows it."""
@@ -120,6 +123,7 @@ class Committer:
         self._ahead = Ahead(redis, self._names)
         self._reader = Reader(wire, self._names)
         self._aside = Aside()
+        self._witness = 0
         self._first = ""
         self._hurry = False
 
@@ -142,7 +146,13 @@ class Committer:
             with attempt, self._reporter.patiently("MongoDB"):
                 await self._store.unpark()
                 standing = await recover(
-                    self._redis, self._engine, self._store, self._lease, self._reporter, ask_first=self._ask_first
+                    self._redis,
+                    self._engine,
+                    self._store,
+                    self._lease,
+                    self._reporter,
+                    ask_first=self._ask_first,
+                    put_back=self._put_back,
                 )
         self._mine, self._term, self._number = standing.mine, standing.term, 0
         self.acked = standing.acked
@@ -440,7 +450,7 @@ class Committer:
         self._lives, self._unacked = logged.lives, {}
 
     async def check_log(self) -> None:
-        """See that MongoDB still holds what it has acknowledged.
+        """See that MongoDB still holds what it has acknowledged, also if more was committed since it was put back.
 
         Raises:
             MongoWasPutBack: it doesn't; start again.
@@ -448,8 +458,10 @@ class Committer:
         """
         acked = self.acked.version
         newest = await self._store.log.newest()
-        if acked and (newest is None or newest.version < acked):
+        known = newest.version if newest is not None else 0
+        if known < acked or (self._witness and not await self._store.log.has(self._witness)):
             raise MongoWasPutBack("MongoDB doesn't hold any more what it had acknowledged")
+        self._witness = acked if await self._store.log.has(acked) else 0
 
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(

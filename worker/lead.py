@@ -43,7 +43,7 @@ from worker.supervise import supervise
 
 _STANDBY_POLL = 0.5
 
-_LOOK_EVERY, _TRIM_EVERY = 2.0, 30.0
+LOOK_EVERY, _TRIM_EVERY = 2.0, 30.0
 """Seconds between looks at what committing relies on, and between trims of the log."""
 
 _RESTART = (
@@ -73,6 +73,7 @@ class Leader:
         self._owner = process_name()
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
         self._warned: set[str] = set()
+        self._put_back = False
 
     async def run(self) -> None:
         """Lead whenever nobody else does, until cancelled."""
@@ -91,6 +92,7 @@ class Leader:
                 if reason != failed:
                     self._log.error("committing stopped; trying again", reason=reason)
                 failed = reason
+                self._put_back |= any(isinstance(error, MongoWasPutBack) for error in leaves(errors))
                 if any(isinstance(error, LeaseLost) for error in leaves(errors)):
                     tasks.start_soon(self._sweep_up)
             except* Exception as errors:  # noqa: BLE001 whatever it is, the other mappings go on
@@ -139,6 +141,7 @@ class Leader:
                         reporter,
                         batch_size=self._settings.batch_size,
                         ask_first=self._settings.rewind == "report",
+                        put_back=self._put_back,
                         warm=partial(self._begin_warming, tasks, engine, reporter),
                     )
                     tasks.start_soon(self._look_after, committer)
@@ -157,10 +160,11 @@ class Leader:
         """
         trimmed = monotonic()
         while True:
-            await anyio.sleep(_LOOK_EVERY)
+            await anyio.sleep(LOOK_EVERY)
             with suppress(MongoError):  # the commits say so
                 await self._store.ensure_unique()
                 await committer.check_log()
+                self._put_back &= not committer.acked.version
                 if monotonic() > trimmed + _TRIM_EVERY:
                     trimmed = monotonic()
                     await self._store.log.trim()
@@ -186,7 +190,7 @@ class Leader:
             else:
                 self._log.info("Redis is warm again", given=restored.given, present=restored.present)
                 return reporter.warming(0, 0)
-            await anyio.sleep(_LOOK_EVERY)
+            await anyio.sleep(LOOK_EVERY)
 
     async def _tidy(self) -> None:
         """Ensure the indexes that nothing waits for; what MongoDB refuses is said once, and left until a restart."""
@@ -195,7 +199,7 @@ class Leader:
                 for complaint in await self._store.tidy():
                     self._warn(complaint)
             except MongoError:
-                await anyio.sleep(_LOOK_EVERY)
+                await anyio.sleep(LOOK_EVERY)
             else:
                 return
 

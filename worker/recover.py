@@ -60,7 +60,14 @@ class Standing:
 
 
 async def recover(
-    redis: Redis, engine: Engine, store: GiveBackStore, lease: Lease, reporter: Reporter, *, ask_first: bool
+    redis: Redis,
+    engine: Engine,
+    store: GiveBackStore,
+    lease: Lease,
+    reporter: Reporter,
+    *,
+    ask_first: bool,
+    put_back: bool,
 ) -> Standing:
     """See where Redis and MongoDB stand, and give Redis back what it has forgotten.
 
@@ -71,6 +78,7 @@ async def recover(
         lease: the lease under which this is done.
         reporter: where to say how it goes.
         ask_first: whether somebody is to decide before Redis is given back what it has forgotten.
+        put_back: whether MongoDB was found to have been put back, though more was committed since.
 
     Raises:
         LeaseLost: another committer is at work.
@@ -109,7 +117,7 @@ async def recover(
     await mine.run(redis, names, _CHECKED, (names.checked, names.acked), (mine.life, str(acked)))
     reached("checked")
     await redis.delete(*names.before_lives)
-    if acked.version > (newest.version if newest is not None else 0):
+    if put_back or acked.version > (newest.version if newest is not None else 0):
         newest, acked = await _mend(redis, engine, store, reporter, mine, acked, newest, term, ask_first=ask_first)
         lives = newest.lives
     unacked = {newest.version: newest.newest.id} if newest is not None and newest.version > acked.version else {}
