@@ -1,7 +1,7 @@
 """The one place that talks to MongoDB (Motor today).
 
-Beside a mapping's own collection, its database holds six of ours: `sync_tombstones`, `sync_checkpoints`,
-`sync_dead_letters`, `sync_audits`, `sync_rewinds` and `sync_parked`.
+Beside a mapping's own collection, its database holds six of ours: `sync_tombstones`, `sync_log`, `sync_dead_letters`,
+`sync_audits`, `sync_rewinds` and `sync_parked`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

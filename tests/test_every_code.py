@@ -1,4 +1,4 @@
-"""Every code of MongoDB's list for whole commands of each kind, at the top and as a write concern error.
+"""Codes of MongoDB's list for whole commands of each kind, at the top and as a write concern error.
 
 Each code goes through the life of a document in one of many mappings, which run side by side: the document is created,
 replaced, deleted and created anew, and on the way each command fails once. Nothing of that is a refusal.
@@ -14,14 +14,12 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gears.mongo_codes import NAMES
+from tests.codes import SAMPLE
 from tests.stack import Stack
 from tests.wire import Command, WireProxy, on, top_error, write_concern_error
 from tests.wire.actions import Action, Exchange
 
 _LANES = 24
-_GONE = 987_654
-_CODES = [*NAMES, _GONE]
 _ABOUT_INDEXES = frozenset({68, 85, 86, 11000})
 """Codes that say of an index what is in its way: test_existing_collections has these."""
 
@@ -34,7 +32,7 @@ def _top(code: int) -> Action:
 Step = tuple[str, str]
 """A command's name and its collection's."""
 
-CREATE: list[Step] = [("update", "notes"), ("update", "sync_checkpoints")]
+CREATE: list[Step] = [("update", "notes"), ("insert", "sync_log")]
 REPLACE: list[Step] = [("update", "notes"), ("createIndexes", "notes"), ("listIndexes", "notes")]
 DELETE: list[Step] = [("update", "sync_tombstones"), ("delete", "notes")]
 ANEW: list[Step] = [("find", "sync_tombstones")]
@@ -48,7 +46,9 @@ class _Lanes:
     def __init__(self, stack: Stack, proxy: WireProxy) -> None:
         self.stack, self.proxy = stack, proxy
         self._armed: defaultdict[str, dict[Step, Action]] = defaultdict(dict)
-        proxy.add(on(("update", "delete", "find", "createIndexes", "listIndexes")).where(self._is_armed), self._act)
+        proxy.add(
+            on(("insert", "update", "delete", "find", "createIndexes", "listIndexes")).where(self._is_armed), self._act
+        )
 
     async def through(self, lane: int, codes: Sequence[int], level: str) -> None:
         """One code after the other."""
@@ -113,6 +113,6 @@ async def lanes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[_Lane
 async def test_an_error_of_a_whole_command_refuses_nothing(lanes: _Lanes, level: str) -> None:
     async with anyio.create_task_group() as tasks:
         for lane in range(_LANES):
-            tasks.start_soon(lanes.through, lane, _CODES[lane::_LANES], level)
+            tasks.start_soon(lanes.through, lane, SAMPLE[lane::_LANES], level)
     assert await lanes.dead_letters() == 0
     assert "crashed" not in lanes.stack.worker.log.read_text()

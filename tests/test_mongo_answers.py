@@ -12,8 +12,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gears.mongo_codes import NAMES
-from gears.mongo_errors import Meaning, meaning_of, name_of
+from gears.mongo_errors import name_of
+from tests.codes import REFUSING, RETRIED
 from tests.stack import Stack, eventually
 from tests.wire import Command, WireProxy, apply_then_cut, cut, item_error, on, top_error, write_concern_error
 from tests.wire.actions import Action
@@ -109,13 +109,6 @@ def _is_for(item: Any, document_id: str) -> bool:
     return bool(item["q"].get("id") == document_id)
 
 
-REFUSING = sorted(code for code in NAMES if meaning_of(code) is Meaning.DOCUMENT)
-OTHERS = sorted(code for code in NAMES if meaning_of(code) in (Meaning.RETRY, Meaning.SET_UP))
-"""Codes of MongoDB's published list, and above them `GONE`, which nobody knows."""
-
-GONE = 987_654
-
-
 async def test_codes_that_blame_a_document_refuse_it(system: Proxied) -> None:
     for code in REFUSING:
         document_id = uuid4().hex
@@ -128,9 +121,9 @@ async def test_codes_that_blame_a_document_refuse_it(system: Proxied) -> None:
 
 @pytest.mark.parametrize("verb", ["create", "replace", "delete"])
 async def test_any_other_code_sets_the_document_aside_while_others_go_on(system: Proxied, verb: str) -> None:
-    """All codes at once, each for one document; and those that blame documents too, for deletes."""
+    """Many codes at once, each for one document; and those that blame documents too, for deletes."""
     before = await system.dead_letters()
-    codes = [*OTHERS, GONE, *(REFUSING if verb == "delete" else [])]
+    codes = [*RETRIED, *(REFUSING if verb == "delete" else [])]
     ids = {code: f"{verb}-{code}-{uuid4().hex[:8]}" for code in codes}
     if verb != "create":
         for document_id in ids.values():
