@@ -3,16 +3,18 @@
 Others are acknowledged meanwhile; they themselves stay pending until they are committed.
 """
 
+from base64 import b64decode, b64encode
 from typing import Any
 
 from gears.redis import Redis
-from gears.stream import Names, Token
+from gears.stream import Entry, Names, Token
 
 
-async def read_aside(redis: Redis, names: Names) -> dict[Token, tuple[bytes, str]]:
-    """The entries that are set aside, each with its key and event."""
+async def read_aside(redis: Redis, names: Names) -> dict[Token, Entry]:
+    """The entries that are set aside."""
     found: Any = await redis.hgetall(names.aside)
-    return {Token.parse(token): _parse(value) for token, value in found.items()}
+    tokens = {Token.parse(token): value for token, value in found.items()}
+    return {token: _parse(token, value) for token, value in tokens.items()}
 
 
 async def is_aside(redis: Redis, names: Names, token: Token) -> bool:
@@ -20,11 +22,13 @@ async def is_aside(redis: Redis, names: Names, token: Token) -> bool:
     return bool(await redis.hexists(names.aside, str(token)))
 
 
-def value_of(key: bytes, event: str) -> bytes:
-    """What is kept of an entry."""
-    return event.encode() + b" " + key
+def value_of(entry: Entry) -> bytes:
+    """What is kept of an entry: `<event> <key>`, or `<event>:<the document in Base64> <key>`."""
+    document = b"" if entry.document is None else b":" + b64encode(entry.document)
+    return b"%b%b %b" % (entry.event.encode(), document, entry.key)
 
 
-def _parse(value: bytes) -> tuple[bytes, str]:
-    event, _, key = value.partition(b" ")
-    return key, event.decode()
+def _parse(token: Token, value: bytes) -> Entry:
+    head, _, key = value.partition(b" ")
+    event, colon, document = head.partition(b":")
+    return Entry(token.id, key, event.decode(), life=token.life, document=b64decode(document) if colon else None)

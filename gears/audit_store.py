@@ -64,7 +64,7 @@ class AuditStore(Store):
         """Those of these documents that are stored."""
         return {
             stored.id: stored
-            for some in _batched(ids, _LOOK_UP)
+            for some in batched(ids, _LOOK_UP)
             for stored in self._read(
                 await self._documents.find(self._any_of(some), collation=await self.simple()).to_list(None)
             )
@@ -75,7 +75,7 @@ class AuditStore(Store):
         only_ids = {self.mapping.id_field: 1, "_id": self.mapping.id_field == "_id"}
         return {
             stored.id
-            for some in _batched(ids, _LOOK_UP)
+            for some in batched(ids, _LOOK_UP)
             for stored in self._read(
                 await self._documents.find(self._any_of(some), only_ids, collation=await self.simple()).to_list(None)
             )
@@ -89,7 +89,7 @@ class AuditStore(Store):
         prefix = len(self.mapping.key(""))
         return {
             found["_id"][prefix:]: int(found["v"])
-            for some in _batched(map(self.mapping.key, ids), _LOOK_UP)
+            for some in batched(map(self.mapping.key, ids), _LOOK_UP)
             for found in await self._tombstones.find({"_id": {"$in": some}}).to_list(None)
         }
 
@@ -101,7 +101,7 @@ class AuditStore(Store):
         """
         keys = {letter_key(key): key for key in states}
         reasons = {}
-        for some in _batched(keys, _LOOK_UP):
+        for some in batched(keys, _LOOK_UP):
             async for letter in self._dead_letters.find({"key": {"$in": some}, "mapping": self.mapping.prefix}):
                 key = keys[letter["key"]]
                 if letter["document"] == states[key][:MAX_BYTES] and letter["bytes"] == len(states[key]):
@@ -117,7 +117,7 @@ class AuditStore(Store):
             await self._audits.delete_many({**mine, "started_at": {"$lte": oldest["started_at"]}})
 
 
-def _batched(ids: Iterable[str], size: int) -> Iterator[list[str]]:
+def batched(ids: Iterable[str], size: int) -> Iterator[list[str]]:
     """These ids, so many at a time."""
     remaining = iter(ids)
     while some := list(islice(remaining, size)):

@@ -4,7 +4,7 @@ Each batch is written beside its documents, so that it may be there and some of 
 certain. See docs/protocol.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -252,6 +252,11 @@ class Log:
                 return None
             ids.update(dict.fromkeys((*found["ids"], *found["beside"])))
         return list(ids)
+
+    async def newest_ids(self) -> AsyncIterator[Sequence[str]]:
+        """The documents of all batches that are kept, the newest first."""
+        async for found in self._log.find(self._batches(), {"ids": 1}, sort=[("_id", -1)]):
+            yield found.get("ids", ())
 
     async def add(self, batch: Logged) -> None:
         """Write a batch."""

@@ -54,7 +54,9 @@ async def _of_another_life(log: Log, acked: Acked, token: Token) -> Standing | N
     head, newest = await log.head(), await log.newest()
     if not token.life and (newest is None or token.life not in newest.lives):
         return None
-    if token in head.lost or newest is None or token.id > newest.lives.get(token.life, ZERO):
+    if token in head.lost:
+        return "lost"
+    if newest is None or token.id > newest.lives.get(token.life, ZERO):
         return "unknown" if any(doubt.holds(token) for doubt in head.doubtful) else "lost"
     if acked.version < newest.version and any(doubt.holds(token) for doubt in newest.doubtful):
         return "unknown"

@@ -200,7 +200,7 @@ class Names:
         self.refused = f"{self.stream}:refused"
         """Sorted set: the latest refused entries, `<token> <reason>` under the id's milliseconds."""
         self.aside = f"{self.stream}:aside"
-        """Hash: tokens of entries that are set aside, each with `<event> <key>`; see `gears.aside`."""
+        """Hash: tokens of entries that are set aside, each with what is kept of it; see `gears.aside`."""
         self.worker = f"{self.stream}:worker"
         """Hash with a time to live: what the committer says of itself."""
         self.channel = f"{self.stream}:committed"

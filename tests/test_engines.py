@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -25,7 +26,7 @@ from gears.errors import (
 )
 from gears.mapping import Mapping
 from gears.redis import connect
-from gears.stream import BACKFILL, TICKET_TTL, EntryId, Names
+from gears.stream import BACKFILL, TICKET_TTL, Entry, EntryId, Names
 from tests.engines import ALL_KINDS, KindStack, leased, uncaptured
 from tests.stack import eventually
 
@@ -217,10 +218,12 @@ async def test_there_is_no_ticket_for_what_redis_holds_or_waits_to_be_committed(
 
 
 async def test_there_is_no_ticket_for_what_is_set_aside(engine: Engine) -> None:
-    value = value_of(b"todos:a b", "json.set")
-    await engine.redis.hset(NAMES.aside, mapping={"5-0": value, "6-0": value_of(b"todos:2", "del")})
+    plain = Entry(EntryId(5, 0), b"todos:a b", "json.set")
+    for entry in (plain, Entry(EntryId(6, 0), b"todos:2", "del"), replace(plain, key=b"todos:3", document=b'{"a": 1}')):
+        await engine.redis.hset(NAMES.aside, mapping={f"{entry.key.hex()}.5-0": value_of(entry)})
     assert await engine.ticket("a b") is None
     assert await engine.ticket("2") is None
+    assert await engine.ticket("3") is None
     await ticket(engine, "b")
     await ticket(engine, "another")
 

@@ -1,16 +1,17 @@
 """Acknowledging, in one atomic step: entries leave the stream, `acked` moves, whoever waits is told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gears.aside import value_of
 from gears.engines.calls import check_mine
 from gears.lane import Part, Wire
 from gears.log import Acked
-from gears.stream import GONE_TTL, Names, Token
+from gears.stream import GONE_TTL, Entry, Names, Token
 from gears.watermark import encode_commit
 from worker.aside import Sorted
 from worker.mine import Mine
+from worker.plan import KeyEntries
 
 _ACKNOWLEDGE = """
 local function after(a, b)
@@ -73,7 +74,7 @@ async def acknowledge(wire: Wire, names: Names, mine: Mine, commit: Acknowledged
         RedisAway, OutcomeUnknown: it may be done or not.
     """
     prefix, last = len(names.prefix) + 1, commit.acked.token.id
-    added = {token: value_of(key, e.last_event) for key, e in commit.aside.added.items() for token in e.tokens}
+    added = {entry.token: value_of(entry) for said in commit.aside.added.values() for entry in _entries(said)}
     keys: list[Part] = [names.acked, names.stream, names.channel, names.aside]
     keys += [names.gone.encode() + key[prefix:] for key in commit.marked]
     args: list[Part] = [
@@ -90,3 +91,10 @@ async def acknowledge(wire: Wire, names: Names, mine: Mine, commit: Acknowledged
     ]
     done = await wire.send(*mine.command(names, _ACKNOWLEDGE, keys, args))
     check_mine(done)
+
+
+def _entries(said: KeyEntries) -> Iterator[Entry]:
+    """What is kept of what is said of a key: its document once."""
+    for token in said.tokens:
+        document = said.document if token == said.tokens[-1] else None
+        yield Entry(token.id, said.key, said.last_event, life=token.life, document=document)

@@ -29,14 +29,11 @@ class Aside:
     """What one committer has set aside. All of it is tried again together, since one may depend on another.
 
     Args:
-        found: entries that an earlier one had, each with key and event.
+        found: entries that an earlier one had.
     """
 
-    def __init__(self, found: Dict[Token, tuple[bytes, str]] | None = None) -> None:
-        self.known = coalesce(
-            Entry(token.id, *what, life=token.life)
-            for token, what in sorted((found or {}).items(), key=lambda item: item[0].id)
-        )
+    def __init__(self, found: Iterable[Entry] = ()) -> None:
+        self.known = coalesce(sorted(found, key=lambda entry: entry.id))
         """What is said of each key."""
         self._reasons = dict.fromkeys(self.known, "set aside by an earlier committer")
         self._pause, self._due = _FIRST, 0.0

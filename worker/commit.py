@@ -157,10 +157,11 @@ class Committer:
         self._mine, self._term, self._number = standing.mine, standing.term, 0
         self.acked = standing.acked
         self._lives, self._unacked = standing.lives, dict(standing.unacked)
-        self._aside = Aside(await read_aside(self._redis, self._names))
+        self._aside = Aside((await read_aside(self._redis, self._names)).values())
         if standing.partial:
             self._warm()
         self._reporter.committing()
+        self._reporter.set_aside(self._aside.count, self._aside.reason)
         self._inherited = await last_entry(self._redis, self._names)
 
     async def _commit_next(self, position: EntryId, work: _Work | None) -> tuple[EntryId, _Work | None]:

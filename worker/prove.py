@@ -102,7 +102,7 @@ class Prover:
         """One generation; returns the keys for the next one."""
         before, captured, acked = await self._read(keys)
         await wait_committed(self._redis, self._mapping, captured, patience=self._patience)
-        aside = {key for key, _ in (await read_aside(self._redis, self._names)).values()}
+        aside = {entry.key for entry in (await read_aside(self._redis, self._names)).values()}
         settled.unsettled += [key for key in keys if key in aside]
         keys = [key for key in keys if key not in aside]
         if not keys:

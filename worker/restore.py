@@ -1,15 +1,15 @@
-"""Warming: Redis is given every document that only MongoDB holds.
+"""Warming: Redis is given every document that only MongoDB holds, those of the latest batches first.
 
 Each is a fill, as when a document is read through: it raises no version and commits nothing; the committer verifies it.
 A key that is there, or written to meanwhile, is left alone, so that doing it again goes on where it was interrupted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
 
-from gears.audit_store import AuditStore
+from gears.audit_store import AuditStore, batched
 from gears.backlog import last_entry
 from gears.documents.stored import Stored, text_of
 from gears.engines import Engine
@@ -19,6 +19,8 @@ from worker.committed import wait_committed
 
 _AT_ONCE = 100
 _ATTEMPTS = 3
+_MOST_NEWEST = 100_000
+"""How many of the newest documents come first."""
 
 
 @dataclass(slots=True)
@@ -74,13 +76,24 @@ class Restore:
             RedisRefused: Redis is out of memory.
         """
         total, done = await self._store.estimated_count(), 0
-        async for page in self._store.scan():
-            for start in range(0, len(page), _AT_ONCE):
-                ids = [stored.id for stored in page[start : start + _AT_ONCE]]
-                await self._restore(ids)
-                done += len(ids)
-                self._on_progress(self._mapping.prefix, done, max(done, total))
+        async for ids in self._in_order():
+            await self._restore(ids)
+            done += len(ids)
+            self._on_progress(self._mapping.prefix, done, max(done, total))
         return self._restored
+
+    async def _in_order(self) -> AsyncIterator[Sequence[str]]:
+        """The ids of all documents, some at a time: the newest first, as far as the log tells, then the others."""
+        newest: dict[str, None] = {}
+        async for ids in self._store.log.newest_ids():
+            newest.update(dict.fromkeys(ids))
+            if len(newest) >= _MOST_NEWEST:
+                break
+        for some in batched(newest, _AT_ONCE):
+            yield some
+        async for page in self._store.scan():
+            for some in batched([stored.id for stored in page if stored.id not in newest], _AT_ONCE):
+                yield some
 
     async def _restore(self, ids: Sequence[str]) -> None:
         absent = await self._absent(ids)
@@ -88,10 +101,11 @@ class Restore:
         for _ in range(_ATTEMPTS):
             if not absent:
                 return
-            self._restored.given += await self._fill(absent)
+            given, cold = await self._fill(absent)
+            self._restored.given += given
             newest = await last_entry(self._redis, Names(self._mapping.prefix))
             await wait_committed(self._redis, self._mapping, newest, patience=self._patience)
-            absent = await self._absent(absent)
+            absent = await self._absent(cold)
         self._restored.left += len(set(absent) & await self._store.stored(absent))
 
     async def _absent(self, ids: Sequence[str]) -> list[str]:
@@ -100,8 +114,8 @@ class Restore:
                 pipeline.exists(self._mapping.key(document_id))
             return [i for i, exists in zip(ids, await pipeline.execute(), strict=True) if not exists]
 
-    async def _fill(self, ids: Sequence[str]) -> int:
-        """Fill these keys; returns how many were filled."""
+    async def _fill(self, ids: Sequence[str]) -> tuple[int, Sequence[str]]:
+        """Fill these keys; returns how many were filled, and those that are still to be looked at."""
         tickets: dict[str, bytes] = {}
         filled = 0
 
@@ -125,4 +139,4 @@ class Restore:
             for document_id, document in stored.items():
                 if not 0 < document.version <= deleted.get(document_id, -1):  # else it was deleted, and is back
                     tasks.start_soon(fill, document_id, document)
-        return filled
+        return filled, [i for i in ids if i in stored or i not in tickets]

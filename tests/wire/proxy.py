@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from tests.wire.actions import Action
@@ -130,7 +130,8 @@ class WireProxy:
         assert task is not None
         self._connections[task] = connection
         try:
-            await connection.run()
+            with suppress(asyncio.CancelledError):  # the task ends here, and the stream's protocol would complain of it
+                await connection.run()
         finally:
             del self._connections[task]
 
