@@ -10,7 +10,7 @@ from tests.torture.report import text, write_report
 from tests.torture.run import torture
 from tests.torture.schedule import FAULTS, HTTP_KINDS, plan, steps
 
-SEED = 7
+SEED = 8
 SECONDS = 15.0
 
 

@@ -291,6 +291,10 @@ class Faults:
             case "remove recipe":
                 await self._system.recipe_is_removed()
                 self.recipe_removed.append(Window(began, self._recorder.now(), fault.kind))
+            case "load recipe":
+                await self._system.recipe_is_loaded_again()
+            case "reload":
+                await redis.execute_command("DEBUG", "RELOAD")
             case "drop index":
                 await self._system.documents.drop_index("id_1")
                 with suppress(AssertionError):

@@ -77,7 +77,9 @@ FAULTS = {
     "out of memory": 4,
     "steal lease": 5,
     "drop lease": 4,
+    "reload": 3,
     "remove recipe": 4,
+    "load recipe": 3,
     "drop index": 3,
     "expire": 8,
     "sweep": 4,
@@ -91,7 +93,18 @@ WIRE = "wire"
 """What all of ours reach MongoDB through."""
 DOCUMENT = "one document"
 """What MongoDB doesn't take, though it takes others."""
-_AT_ONCE = {"flush", "ahead", "steal lease", "drop lease", "remove recipe", "drop index", "expire", "sweep"}
+_AT_ONCE = {
+    "flush",
+    "ahead",
+    "steal lease",
+    "drop lease",
+    "reload",
+    "remove recipe",
+    "load recipe",
+    "drop index",
+    "expire",
+    "sweep",
+}
 
 STORM, CALM = 24.0, 6.0
 """Seconds of faults, and of none, in turn; a minute's worth of faults that never let go would test little."""

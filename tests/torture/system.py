@@ -173,10 +173,23 @@ class System:
             for registration in await self.redis.execute_command("RG.DUMPREGISTRATIONS"):
                 await self.redis.execute_command("RG.UNREGISTER", registration[1])
 
+    async def recipe_is_loaded_again(self) -> None:
+        """Replace the recipe by itself, as another deployment does."""
+        if self.engine == "function":
+            saved = await self.redis.execute_command("FUNCTION", "DUMP")
+            await self.redis.execute_command("FUNCTION", "RESTORE", saved, "REPLACE")
+            return
+        library = f"writethrough_{PREFIX}"
+        [found] = await self.redis.execute_command("TFUNCTION", "LIST", "LIBRARY", library, "WITHCODE", "vv")
+        known = dict(zip(found[::2], found[1::2], strict=True))
+        config = ("CONFIG", known[b"configuration"])
+        await self.redis.execute_command("TFUNCTION", "LOAD", "REPLACE", *config, known[b"code"])
+
     def faults(self) -> list[str]:
         """The kinds of fault that can be done here."""
         without = [] if _FAKETIME.exists() else ["clock back"]
         without += ["drop index"] if self.typed else []  # there is none
+        without += ["reload", "load recipe"] if self.engine == "gears1" else []  # RedisGears 1.2 crashes, has no such
         without += ["failover and back"] if self.engine != "function" else []  # RedisGears crashes in replicas
         return [kind for kind in FAULTS if kind not in without]
 
@@ -209,7 +222,8 @@ class System:
 def _redis(setup: Setup, engine: str) -> Child:
     child = servers.redis(servers.find_wheels(), setup)
     if engine != "gears1":
-        return KINDS[_KINDS[engine]].child(child)
+        child = KINDS[_KINDS[engine]].child(child)
+        return replace(child, command=(*child.command, "--enable-debug-command", "local"))
     if not os.environ.get(GEARS1_SERVER):
         raise CannotStart(
             f"RedisGears 1.x comes in no wheel: {GEARS1_SERVER} must be the command line of a server that has it, "
