@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
 
 from bson import Int64
-from pymongo import UpdateOne
+from pymongo.errors import OperationFailure
 
-from gears.audit_store import AuditStore
+from gears.audit_store import AuditStore, batched
 from gears.documents.stored import Stored
 from gears.log import Logged
-from gears.mongo import Document
+from gears.mongo_errors import Meaning, meaning_of
 from gears.refusals import REMEMBERED_REFUSALS, Refusal
 from gears.rewinds import RewindReport
 from gears.stream import Token
@@ -38,10 +38,9 @@ class GiveBackStore(AuditStore):
     async def above(self, ids: Iterable[str], version: int) -> tuple[dict[str, Stored], dict[str, int]]:
         """Of these documents, those that are stored at a higher version than this, and at which others were deleted."""
         ids = list(ids)
-        these = {self.mapping.id_field: {"$in": self._filters.values(ids), "$not": {"$type": "array"}}}
-        found = await self._documents.find(these, collation=await self.simple()).to_list(None)
+        found = await self.find_many(ids)
         deleted = await self.deleted(ids)
-        documents = {s.id: s for s in self._read(found) if not 0 < s.version <= deleted.get(s.id, -1)}
+        documents = {i: stored for i, stored in found.items() if not 0 < stored.version <= deleted.get(i, -1)}
         above = {i: stored for i, stored in documents.items() if stored.version > version}
         return above, {i: at for i, at in deleted.items() if at > version and i not in documents}
 
@@ -50,22 +49,31 @@ class GiveBackStore(AuditStore):
 
         What is under way to MongoDB doesn't replace it any more then.
         """
-        for start in range(0, len(ids := list(held)), _LOOK_UP):
-            some = [(i, held[i]) for i in ids[start : start + _LOOK_UP]]
-            await self._raise_versions([self._filters.raised(self._filters.exactly(i, at), version) for i, at in some])
-            buried = [
-                UpdateOne({"_id": self.mapping.key(i), "v": Int64(at)}, {"$set": {"v": Int64(version)}})
-                for i, at in some
-            ]
-            await self._tombstones.bulk_write(buried, ordered=False)
+        by_version: dict[int, list[str]] = {}
+        for document_id, at in held.items():
+            by_version.setdefault(at, []).append(document_id)
+        given = {"$set": {"_sync.v": Int64(version)}}
+        for at, ids in by_version.items():
+            for some in batched(ids, _LOOK_UP):
+                exactly = self._filters.all_exactly(some, at)
+                try:
+                    await self._documents.update_many(exactly, given, collation=await self.simple())
+                except OperationFailure as error:
+                    if meaning_of(error.code) not in (Meaning.DOCUMENT, Meaning.DUPLICATE):
+                        raise
+                    one_by_one = (self._filters.raised(self._filters.exactly(i, at), version) for i in some)
+                    await self._raise_versions(list(one_by_one))
+                buried = {"_id": {"$in": [self.mapping.key(i) for i in some]}, "v": Int64(at)}
+                await self._tombstones.update_many(buried, {"$set": {"v": Int64(version)}})
 
-    async def count_above(self, version: int) -> tuple[int, int]:
-        """How many documents, and how many tombstones, have a higher version than this."""
+    async def count_above(self, version: int) -> tuple[int, int] | None:
+        """How many documents, and how many tombstones, have a higher version than this.
+
+        None where the log doesn't reach back so far: to look at all there is would take too long.
+        """
         ids = await self.log.ids_above(version)
         if ids is None:
-            documents = await self._documents.count_documents({"_sync.v": {"$gt": Int64(version)}})
-            buried: Document = {"mapping": self.mapping.prefix, "v": {"$gt": Int64(version)}}
-            return documents, await self._tombstones.count_documents(buried)
+            return None
         counts = [0, 0]
         for start in range(0, len(ids), _LOOK_UP):
             stored, deleted = await self.above(ids[start : start + _LOOK_UP], version)

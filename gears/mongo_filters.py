@@ -50,6 +50,12 @@ class Filters:
         """The document with this id in this very state."""
         return self.with_id(document_id) | {"_sync.v": Int64(version)}
 
+    def all_exactly(self, ids: Iterable[str], version: int) -> Document:
+        """Those of these documents that are in a state with this version."""
+        id_field = self._mapping.id_field
+        these: Document = {id_field: {"$in": self.values(ids)}, "_sync.v": Int64(version)}
+        return these if id_field == "_id" else these | {f"{id_field}.0": {"$exists": False}}
+
     def operation(self, change: Change, document: bytes | None = None) -> Any:
         """The write that makes this change.
 

@@ -86,14 +86,18 @@ class GiveBack:
         Raises:
             MongoError, RedisError: do it again.
         """
-        report = self._report
-        report.documents, report.deletes = await self._store.count_above(self._acked.version)
+        report, counts = self._report, await self._store.count_above(self._acked.version)
+        if counts is not None:
+            report.documents, report.deletes = counts
+            what = f"{report.documents:,} documents and {report.deletes:,} deletes, which MongoDB has"
+        else:
+            report.documents = await self._store.estimated_count()
+            what = f"what it lacks of some {report.documents:,} documents that MongoDB has"
         await self._store.keep_rewind(report)
         name = self._names.rewind
         blocked(
-            f"Redis has forgotten what was committed after {report.watermark}, up to {report.checkpoint}: "
-            f"{report.documents:,} documents and {report.deletes:,} deletes, which MongoDB has; to have them given "
-            f"back: redis-cli SET '{name}' restore"
+            f"Redis has forgotten what was committed after {report.watermark}, up to {report.checkpoint}: {what}; to "
+            f"have them given back: redis-cli SET '{name}' restore"
         )
         await decided(self._redis, self._names)
 
