@@ -29,6 +29,10 @@ class WorkerState(BaseModel):
     """Entries refused since then."""
     retries: int = 0
     """Commits that failed and were done again since then."""
+    batches: int = 0
+    """Batches that MongoDB has written since then."""
+    batch_seconds: float = 0.0
+    """How long it took for all of them."""
     warmed: int = 0
     """Documents that Redis has been given since it was found empty, while that goes on."""
     to_warm: int = 0

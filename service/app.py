@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> Starlette:
     engines = Engines(redis, settings.mappings, settings.engine)
     watermarks = Watermarks(redis, settings.mappings)
     admission = Admission()
-    metrics = Metrics(lambda: admission.writes)
+    metrics = Metrics(lambda: admission.writes, backlog_limit=settings.backlog_limit)
     confirmations = Confirmations(watermarks, metrics, settings.commit_timeout)
     inspector = Inspector(redis, mongo, stores, engines)
     probes = Probes(inspector, metrics, backlog_limit=settings.backlog_limit)

@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import INTERNAL, SHUTTING_DOWN, Problem, problem_of, problem_of_status
+from service.problems import ANSWERED, INTERNAL, SHUTTING_DOWN, Problem, problem_of, problem_of_status
 
 log = structlog.get_logger()
 
@@ -26,7 +26,6 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = False
-        reading = scope["method"] in _READING
 
         async def observed(message: Message) -> None:
             nonlocal started
@@ -39,10 +38,10 @@ class Guard:
             return
         except get_cancelled_exc_class():
             # The server cancels what is still under way when its time to end is up, and would log it as a crash.
-            response = Problem(SHUTTING_DOWN, "the process ended before the request was done").response(reading=reading)
+            response = _answer(Problem(SHUTTING_DOWN, "the process ended before the request was done"), scope)
         except Exception as error:  # noqa: BLE001 this is the place for all of them
             # No problem is kept: with its traceback and this frame it would be garbage that only a collection finds.
-            response = (problem_of(error) or _crash(error, scope)).response(reading=reading)
+            response = _answer(problem_of(error) or _crash(error, scope), scope)
         else:
             return
         if not started:
@@ -56,7 +55,12 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {request.url.path}",
         405: f"{request.url.path} doesn't have the method {request.method}",
     }.get(error.status_code, error.detail)
-    return problem_of_status(error.status_code, detail, error.headers).response()
+    return _answer(problem_of_status(error.status_code, detail, error.headers), request.scope)
+
+
+def _answer(problem: Problem, scope: Scope) -> Response:
+    scope[ANSWERED] = problem.kind.name
+    return problem.response(reading=scope["method"] in _READING)
 
 
 def _crash(error: Exception, scope: Scope) -> Problem:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import anyio
@@ -50,11 +51,13 @@ class Inspection:
         mappings: one a mapping.
         errors: why `redis` or `mongo` can't be reached, where that is so.
         warnings: what works now and is dangerous.
+        round_trips: how many seconds `redis` and `mongo` took to answer, where they did.
     """
 
     mappings: Sequence[MappingState]
     errors: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    round_trips: dict[str, float] = field(default_factory=dict)
 
 
 class Inspector:
@@ -83,8 +86,8 @@ class Inspector:
         """
         inspection = Inspection([MappingState(store.mapping) for store in self._stores.values()])
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_ask, "redis", inspection.errors, self._ping_redis)
-            tasks.start_soon(_ask, "mongo", inspection.errors, self._ping_mongo)
+            tasks.start_soon(_ask, "redis", inspection.errors, lambda: self._ping_redis(inspection))
+            tasks.start_soon(_ask, "mongo", inspection.errors, lambda: self._ping_mongo(inspection))
             if thorough:
                 tasks.start_soon(_ask, "warnings", {}, lambda: self._warn(inspection))
             for state in inspection.mappings:
@@ -128,11 +131,15 @@ class Inspector:
             start(_ask, "rewinds", state.errors, rewinds)
             start(_ask, "collection", state.errors, collection)
 
-    async def _ping_redis(self) -> None:
+    async def _ping_redis(self, inspection: Inspection) -> None:
+        started = perf_counter()
         await self._redis.execute_command("PING")
+        inspection.round_trips["redis"] = perf_counter() - started
 
-    async def _ping_mongo(self) -> None:
+    async def _ping_mongo(self, inspection: Inspection) -> None:
+        started = perf_counter()
         await ping(self._mongo, timeout=DEADLINE)
+        inspection.round_trips["mongo"] = perf_counter() - started
 
     async def _warn(self, inspection: Inspection) -> None:
         policy = str((await self._redis.info("memory")).get("maxmemory_policy", ""))

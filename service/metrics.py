@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.inspect import Inspection, MappingState
+from service.problems import ANSWERED, TYPES
 
 WORKER_STATES = ("starting", "preparing", "committing", "retrying", "restoring", "blocked")
 
@@ -22,13 +23,23 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """What this process counts; a registry of its own, so that a process can hold several apps."""
+    """What this process counts; a registry of its own, so that a process can hold several apps.
 
-    def __init__(self, writes_in_flight: Callable[[], int]) -> None:
+    Args:
+        writes_in_flight: tells how many there are.
+        backlog_limit: uncommitted entries from which on nothing more is written.
+    """
+
+    def __init__(self, writes_in_flight: Callable[[], int], *, backlog_limit: int) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "writethrough_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
         )
+        self._problems = Counter(
+            "writethrough_problems", "Requests answered with a problem.", ("type", "status"), registry=self._registry
+        )
+        for kind in TYPES:  # from 0 on, so that the first one is seen as an increase
+            self._problems.labels(kind.name, kind.status)
         self._durations = Histogram(
             "writethrough_request_seconds",
             "From a request's head to the end of its answer.",
@@ -50,11 +61,19 @@ class Metrics:
             "writethrough_writes_in_flight", "Writes under way, waiting ones included.", registry=self._registry
         )
         in_flight.set_function(writes_in_flight)
+        limit = Gauge(
+            "writethrough_backlog_limit",
+            "Uncommitted entries from which on the API takes no writes.",
+            registry=self._registry,
+        )
+        limit.set(backlog_limit)
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request."""
+    def request(self, method: str, route: str, status: int, seconds: float, problem: str | None = None) -> None:
+        """Count an answered request, and the type of problem that it was answered with."""
         self._answered(method, route, status).inc()
         self._took(method, route).observe(seconds)
+        if problem is not None:
+            self._problems.labels(problem, status).inc()
 
     def commit_wait(self, mapping: str, seconds: float) -> None:
         """Count a write that waited, confirmed in the end or not."""
@@ -78,7 +97,12 @@ def families(inspection: Inspection, *, ready: bool, now: float) -> list[Metric]
     up = GaugeMetricFamily("writethrough_up", "Whether the server answers.", labels=("server",))
     for server in ("redis", "mongo"):
         up.add_metric((server,), server not in inspection.errors)
-    result: list[Metric] = [GaugeMetricFamily("writethrough_ready", "Whether this process is ready.", ready), up]
+    trips = GaugeMetricFamily(
+        "writethrough_round_trip_seconds", "From a question to the server's answer.", labels=("server",)
+    )
+    for server, seconds in inspection.round_trips.items():
+        trips.add_metric((server,), seconds)
+    result: list[Metric] = [GaugeMetricFamily("writethrough_ready", "Whether this process is ready.", ready), up, trips]
     for kind, suffix, text, value in _BY_MAPPING:
         family = kind(f"writethrough_{suffix}", text, labels=("mapping",))
         for state in inspection.mappings:
@@ -125,7 +149,8 @@ class Measured:
             await self._app(scope, receive, observed)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.request(scope["method"], route, status, perf_counter() - started)
+            problem = scope.get(ANSWERED) if status != _CLIENT_GONE else None
+            self._metrics.request(scope["method"], route, status, perf_counter() - started, problem)
 
 
 class _Families(Collector):
@@ -208,6 +233,8 @@ _BY_MAPPING: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], st
     (CounterMetricFamily, "worker_refused", "Entries that this worker refused.", _of_worker("refused")),
     (GaugeMetricFamily, "worker_aside", "Keys that MongoDB doesn't take now, set aside.", _of_worker("aside")),
     (CounterMetricFamily, "worker_retries", "Commits that this worker had to do again.", _of_worker("retries")),
+    (CounterMetricFamily, "worker_batches", "Batches that MongoDB has written for it.", _of_worker("batches")),
+    (CounterMetricFamily, "worker_batch_seconds", "How long MongoDB took for them.", _of_worker("batch_seconds")),
     (GaugeMetricFamily, "capture_working", "Whether plain writes are captured.", _of_capture("working")),
     (CounterMetricFamily, "captured", "Events that the recipe captured since it was loaded.", _of_capture("captured")),
     (CounterMetricFamily, "capture_failures", "Events that it failed to capture.", _of_capture("failures")),

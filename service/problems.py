@@ -12,6 +12,9 @@ from gears import errors
 
 MEDIA_TYPE = "application/problem+json"
 
+ANSWERED = "writethrough.problem"
+"""Set in the ASGI scope of a request that was answered with a problem: its type's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:

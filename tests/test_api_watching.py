@@ -76,15 +76,29 @@ async def test_metrics_count_requests_by_the_template_of_their_route(api: httpx.
     assert await count("GET", "unmatched", "404") == unmatched + 1
 
 
+async def test_metrics_count_problems_by_their_type(api: httpx.AsyncClient, new_id: str) -> None:
+    missing = ("writethrough_problems_total", (("status", "404"), ("type", "not-found")))
+    invalid = ("writethrough_problems_total", (("status", "422"), ("type", "invalid-document")))
+    before = await samples(api)
+    await api.get(f"/notes/{new_id}")
+    await api.get(f"/{new_id}")
+    await api.put(f"/notes/{new_id}", json=[])
+    after = await samples(api)
+    assert after[missing] == before[missing] + 2
+    assert after[invalid] == before[invalid] + 1
+
+
 async def test_metrics_show_how_the_mappings_are_doing(api: httpx.AsyncClient, new_id: str) -> None:
     await api.put(f"/todos/{new_id}", json={"name": "x"})
     await audited(api)
     todos = (("mapping", "todos"),)
 
-    async def heard() -> bool:  # reconcilers report from time to time
-        return (await samples(api))["writethrough_notifications_total", todos] > 0
+    async def reported() -> bool:  # from time to time
+        said = await samples(api)
+        counts = ("writethrough_notifications_total", "writethrough_worker_batches_total")
+        return all(said[name, todos] > 0 for name in counts)
 
-    await eventually(heard)
+    await eventually(reported)
     found = await samples(api)
     assert found["writethrough_ready", ()] == 1
     assert found["writethrough_up", (("server", "redis"),)] == 1
@@ -97,6 +111,10 @@ async def test_metrics_show_how_the_mappings_are_doing(api: httpx.AsyncClient, n
     assert found["writethrough_worker_state", (*todos, ("state", "retrying"))] == 0
     assert found["writethrough_worker_committed_total", todos] >= 0
     assert found["writethrough_worker_refused_total", todos] >= 0
+    assert found["writethrough_worker_batch_seconds_total", todos] > 0
+    assert 0 < found["writethrough_round_trip_seconds", (("server", "redis"),)] < 1.5
+    assert 0 < found["writethrough_round_trip_seconds", (("server", "mongo"),)] < 1.5
+    assert found["writethrough_backlog_limit", ()] == 100_000
     assert found["writethrough_worker_retries_total", todos] >= 0
     assert found["writethrough_capture_working", todos] == 1
     assert found["writethrough_capture_failures_total", todos] == 0
@@ -117,7 +135,7 @@ async def test_metrics_show_how_the_mappings_are_doing(api: httpx.AsyncClient, n
 
 
 def test_apps_in_one_process_count_for_themselves() -> None:
-    one, other = Metrics(lambda: 1), Metrics(lambda: 2)
+    one, other = Metrics(lambda: 1, backlog_limit=1), Metrics(lambda: 2, backlog_limit=1)
     one.request("GET", "/x", 200, 0.1)
     nothing = Inspection([])
     assert b'route="/x"' in one.render(nothing, ready=True)

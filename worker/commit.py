@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 
 import anyio
 import structlog
@@ -387,8 +388,7 @@ class Committer:
         memory, two would take too much.
         """
         if logged.newest == logged.upto or not ahead:
-            with self._reporter.patiently("MongoDB"):
-                return await self._store.commit(changes, logged), None
+            return await self._have_written(changes, logged), None
         following: list[_Work] = []
         outcomes: list[Outcome] = []
         failures: list[MongoError] = []
@@ -399,13 +399,19 @@ class Committer:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read_on)
             try:
-                with self._reporter.patiently("MongoDB"):
-                    outcomes.append(await self._store.commit(changes, logged))
+                outcomes.append(await self._have_written(changes, logged))
             except MongoError as error:
                 failures.append(error)
         if failures:
             raise failures[0]
         return outcomes[0], following[0]
+
+    async def _have_written(self, changes: Changes, logged: Logged) -> Outcome:
+        started = monotonic()
+        with self._reporter.patiently("MongoDB"):
+            outcome = await self._store.commit(changes, logged)
+        self._reporter.written(monotonic() - started)
+        return outcome
 
     async def _refuse(self, refusals: Sequence[Refusal], version: int, last: EntryId) -> dict[Token, str]:
         self._inherited = max(self._inherited, last)  # should this have to be done again

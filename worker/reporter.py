@@ -129,6 +129,11 @@ class Reporter(_Published[WorkerState]):
         self._state.committed += entries
         self._state.refused += refused
 
+    def written(self, seconds: float) -> None:
+        """Count a batch that MongoDB has written, and how long it took."""
+        self._state.batches += 1
+        self._state.batch_seconds += seconds
+
     def set_aside(self, count: int, reason: str) -> None:
         """So many keys are set aside; one line says so when that begins, and ends."""
         if bool(count) != bool(self._state.aside):
