@@ -32,7 +32,7 @@ ONCE = {"access"}
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONCE))
 def test_a_service_has_a_pinned_image_a_health_check_and_a_way_to_stop(name: str) -> None:
     service = SERVICES[name]
-    assert re.search(r":\d+\.\d+", service["image"]), "the tag is not pinned"
+    assert re.search(r":v?\d+\.\d+", service["image"]) or "build" in service, "the tag is not pinned"
     assert {"test", "interval", "timeout", "retries"} <= service["healthcheck"].keys()
     assert service["stop_grace_period"]
     assert service["restart"] == "unless-stopped"
@@ -43,14 +43,16 @@ def test_ports_are_published_on_loopback_only(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
-def test_services_start_in_the_order_of_health() -> None:
-    def needs(name: str) -> set[str]:
-        needed = SERVICES[name].get("depends_on", {})
-        for service, condition in needed.items():
-            wanted = "service_completed_successfully" if service in ONCE else "service_healthy"
-            assert condition == {"condition": wanted}
-        return set(needed)
+def needs(name: str) -> set[str]:
+    """What a service waits for."""
+    needed = SERVICES[name].get("depends_on", {})
+    for service, condition in needed.items():
+        wanted = "service_completed_successfully" if service in ONCE else "service_healthy"
+        assert condition == {"condition": wanted}
+    return set(needed)
 
+
+def test_services_start_in_the_order_of_health() -> None:
     assert needs("redis") == needs("mongo") == {"access"}
     assert needs("worker") == {"redis", "mongo"}
     assert needs("api") == {"redis", "mongo", "worker"}
@@ -59,7 +61,7 @@ def test_services_start_in_the_order_of_health() -> None:
 def test_data_is_kept_in_named_volumes() -> None:
     used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     assert set(COMPOSE["volumes"]) == {name for name in used if not name.startswith(".")}
-    assert all((ROOT / name).is_file() for name in used if name.startswith("."))
+    assert all((ROOT / name).exists() for name in used if name.startswith("."))
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*Dockerfile")), ids=lambda file: file.name)
@@ -91,6 +93,13 @@ def test_our_own_commands_exist(name: str) -> None:
         [sys.executable, *arguments[:2], "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
     )
     assert all(option in ran.stdout for option in arguments if option.startswith("--"))
+
+
+def test_only_the_profile_monitoring_adds_to_the_system() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert profiles == {"prometheus": ["monitoring"], "grafana": ["monitoring"]}
+    assert needs("prometheus") == set()
+    assert needs("grafana") == {"prometheus"}
 
 
 @pytest.mark.parametrize(("name", "role"), [("api", "service"), ("worker", "worker")])
