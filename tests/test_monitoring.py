@@ -33,6 +33,8 @@ RULES: list[dict[str, Any]] = [
 PANELS = [panel for panel in DASHBOARD["panels"] if "targets" in panel]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
+TOKEN = "a-token-for-monitoring"
+
 BUSY = {"WritethroughMongoSlow"}
 """What is true where tests have to share a slow machine."""
 
@@ -98,10 +100,11 @@ class Prometheus:
         config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "500ms"}
         config["rule_files"] = [str(MONITORING / "alerts.yml")]
         [job] = config["scrape_configs"]
-        del job["authorization"]
         job["static_configs"] = [{"targets": [f"{LOOPBACK}:{stack.setup.port}"]}]
         folder = stack.folder / "prometheus"
         folder.mkdir()
+        (folder / "token").write_text(TOKEN)
+        job["authorization"]["credentials_file"] = str(folder / "token")
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         address = f"{LOOPBACK}:{free_port()}"
         self._client = httpx.AsyncClient(base_url=f"http://{address}", timeout=10)
@@ -149,7 +152,9 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
         WT_REDIS_TIMEOUT="2",
         WT_MONGO_TIMEOUT="30",
         WT_BACKLOG_LIMIT="20",
+        WT_TOKENS=f"write+admin:{TOKEN}",
     )
+    stack.client.headers["Authorization"] = f"Bearer {TOKEN}"
     prometheus = Prometheus(stack)
     try:
         await stack.start()
