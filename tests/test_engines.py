@@ -359,6 +359,54 @@ async def test_restore_adds_no_entry(engine: Engine, lost: bytes | None) -> None
     assert len(await entries(engine)) == 1
 
 
+async def warm(engine: Engine, documents: dict[str, bytes], *, acked: str = "7 0-0") -> int | None:
+    async with leased(engine) as token:
+        return await engine.warm(documents, acked=acked, token=token, life=await engine.life())
+
+
+async def test_warming_gives_absent_keys_their_documents_uncaptured(engine: Engine) -> None:
+    await engine.redis.set(engine.names.acked, "7 0-0")
+    await put(engine, "there", {"n": 1})
+    await put(engine, "written", {"n": 1})
+    await evict(engine, "written")
+    await engine.delete("deleted", Any_(), backlog_limit=LIMIT)
+    waits = Entry(EntryId(5, 0), b"todos:set aside", "json.set", document=b'{"n": 1}')
+    await engine.redis.hset(NAMES.aside, mapping={"5-0": value_of(waits)})
+    exact = b'{"n":12.917521550408111,"m":[0.1,{"x":232.67467448965874}],"t":"\\u0000\\"\xc3\xa9"}'
+    documents = {"1": exact, "2": b'{"n":2}', "3": b"{}"} | dict.fromkeys(
+        ("there", "written", "deleted", "set aside"), b'{"n":2}'
+    )
+    before = await entries(engine)
+    assert await warm(engine, documents) == 3
+    assert await entries(engine) == before
+    assert {i: await get(engine, i) for i in documents} == {
+        "1": json.loads(exact),
+        "2": {"n": 2},
+        "3": {},
+        "there": {"n": 1},
+        "written": None,
+        "deleted": None,
+        "set aside": None,
+    }
+    assert await warm(engine, documents) == 0
+
+
+async def test_nothing_is_warmed_with_what_was_read_before_something_was_acknowledged(engine: Engine) -> None:
+    await engine.redis.set(engine.names.acked, "8 0-0")
+    assert await warm(engine, {"1": b"{}"}) is None
+    for n in range(200):
+        await put(engine, "2", {"n": n})
+    assert await warm(engine, {"1": b"{}"}, acked="8 0-0") == 1
+    await put(engine, "2", {})
+    assert await warm(engine, {"3": b"{}"}, acked="8 0-0") is None, "so many entries are not searched"
+    with pytest.raises(LeaseLost):
+        await engine.warm({"3": b"{}"}, acked="8 0-0", token="theirs", life=await engine.life())
+    await engine.redis.set(engine.names.lease, "ours")
+    with pytest.raises(Rewound):
+        await engine.warm({"3": b"{}"}, acked="8 0-0", token="ours", life="another")
+    assert await get(engine, "3") is None
+
+
 async def test_who_lost_the_lease_restores_nothing(engine: Engine) -> None:
     since = await put(engine, "1", {"new": 1})
     for held in (None, "theirs"):

@@ -100,7 +100,7 @@ class Committer:
         batch_size: int,
         ask_first: bool,
         put_back: bool = False,
-        warm: Callable[[], object] = lambda: None,
+        warm: Callable[["Committer"], object] = lambda _: None,
     ) -> None:
         self._redis = redis
         self._wire = wire
@@ -116,7 +116,10 @@ class Committer:
         self._warm = warm
         self.acked = Acked()
         """What is acknowledged, as Redis knows it."""
-        self._mine = Mine(lease.token, "", b"")
+        self.mine = Mine(lease.token, "", b"")
+        """What is relied on."""
+        self.committed_since: set[bytes] | None = None
+        """Keys that were committed since this was made a set."""
         self._term = self._number = 0
         self._lives: Dict[str, EntryId] = {}
         self._unacked: dict[int, EntryId] = {}
@@ -155,12 +158,12 @@ class Committer:
                     ask_first=self._ask_first,
                     put_back=self._put_back,
                 )
-        self._mine, self._term, self._number = standing.mine, standing.term, 0
+        self.mine, self._term, self._number = standing.mine, standing.term, 0
         self.acked = standing.acked
         self._lives, self._unacked = standing.lives, dict(standing.unacked)
         self._aside = Aside((await read_aside(self._redis, self._names)).values())
         if standing.partial:
-            self._warm()
+            self._warm(self)
         self._reporter.committing()
         self._reporter.set_aside(self._aside.count, self._aside.reason)
         self._inherited = await last_entry(self._redis, self._names)
@@ -237,7 +240,7 @@ class Committer:
         )
         if not again and any(key.key in known for key in batch.keys):
             return await self._read(position, most, wait=wait, again=True, needed=needed)
-        if batch.memory != (self._mine.kept, self._mine.memory) or (batch.entries and batch.acked != acked):
+        if batch.memory != (self.mine.kept, self.mine.memory) or (batch.entries and batch.acked != acked):
             raise Rewound("Redis was restarted, or emptied, and may have forgotten the last commit")
         self._number += 1
         version = version_of(self._term, self._number)
@@ -361,7 +364,7 @@ class Committer:
             return False
         self._inherited = max(self._inherited, last)
         await record_refusals(self._redis, self._names, refusals.items())  # it stays refused when this is done again
-        return await move_back(self._engine, documents, self._ahead, self._mine, last=last)
+        return await move_back(self._engine, documents, self._ahead, self.mine, last=last)
 
     async def _give_ids(self, changes: Iterable[Change], batch: Batch) -> None:
         """Put those documents in Redis right that don't hold their ids."""
@@ -421,7 +424,7 @@ class Committer:
             self._store,
             refusals,
             self._ahead,
-            self._mine,
+            self.mine,
             version=version,
             last=last,
             unacked=self._unacked,
@@ -452,7 +455,9 @@ class Committer:
             refused=refused,
             aside=aside,
         )
-        await acknowledge(self._wire, self._names, self._mine, commit)
+        if self.committed_since is not None:
+            self.committed_since.update(key.key for key in batch.keys)
+        await acknowledge(self._wire, self._names, self.mine, commit)
         self.acked = commit.acked
         self._lives, self._unacked = logged.lives, {}
 

@@ -15,7 +15,6 @@ from gears.engines import Engine, open_engine
 from gears.errors import (
     CaptureMissing,
     ConfigError,
-    CouldNotCompare,
     LeaseLost,
     MongoWasPutBack,
     OutcomeUnknown,
@@ -38,8 +37,8 @@ from worker.lease import Lease, process_name
 from worker.listen import Listener
 from worker.reconcile import request_sweep
 from worker.reporter import Reporter
-from worker.restore import Restore
 from worker.supervise import supervise
+from worker.warm import Warm
 
 _STANDBY_POLL = 0.5
 
@@ -169,26 +168,20 @@ class Leader:
                     trimmed = monotonic()
                     await self._store.log.trim()
 
-    def _begin_warming(self, tasks: TaskGroup, engine: Engine, reporter: Reporter) -> None:
+    def _begin_warming(self, tasks: TaskGroup, engine: Engine, reporter: Reporter, committer: Committer) -> None:
         reporter.warming(0, 1)
-        tasks.start_soon(self._warm, engine, reporter)
+        tasks.start_soon(self._warm, engine, reporter, committer)
 
-    async def _warm(self, engine: Engine, reporter: Reporter) -> None:
+    async def _warm(self, engine: Engine, reporter: Reporter, committer: Committer) -> None:
         """Give Redis all that only MongoDB holds: until then plain clients find it absent; the API reads it there."""
+        warm = Warm(self._redis, self._store, engine, committer, on_progress=reporter.warming)
         while True:
-            restore = Restore(
-                self._redis,
-                self._store,
-                engine,
-                patience=self._settings.mongo_timeout,
-                on_progress=lambda _, done, total: reporter.warming(done, total),
-            )
             try:
-                restored = await restore.run()
-            except* (*_RESTART, CouldNotCompare, RedisRefused, MongoError) as errors:
+                given = await warm.run()
+            except* (*_RESTART, RedisRefused, MongoError) as errors:
                 self._warn(f"Redis is not warm yet: {reasons(errors)}")
             else:
-                self._log.info("Redis is warm again", given=restored.given, present=restored.present)
+                self._log.info("Redis is warm again", given=given)
                 return reporter.warming(0, 0)
             await anyio.sleep(LOOK_EVERY)
 

@@ -1,10 +1,10 @@
-"""Warming: Redis is given every document that only MongoDB holds, those of the latest batches first.
+"""`python -m worker restore`: Redis is given every document that only MongoDB holds, by whoever isn't the committer.
 
 Each is a fill, as when a document is read through: it raises no version and commits nothing; the committer verifies it.
 A key that is there, or written to meanwhile, is left alone, so that doing it again goes on where it was interrupted.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -16,11 +16,10 @@ from gears.engines import Engine
 from gears.redis import Redis
 from gears.stream import Names
 from worker.committed import wait_committed
+from worker.warm import absent_of, in_order
 
 _AT_ONCE = 100
 _ATTEMPTS = 3
-_MOST_NEWEST = 100_000
-"""How many of the newest documents come first."""
 
 
 @dataclass(slots=True)
@@ -76,27 +75,15 @@ class Restore:
             RedisRefused: Redis is out of memory.
         """
         total, done = await self._store.estimated_count(), 0
-        async for ids in self._in_order():
-            await self._restore(ids)
+        async for ids in in_order(self._store):
+            for some in batched(ids, _AT_ONCE):
+                await self._restore(some)
             done += len(ids)
             self._on_progress(self._mapping.prefix, done, max(done, total))
         return self._restored
 
-    async def _in_order(self) -> AsyncIterator[Sequence[str]]:
-        """The ids of all documents, some at a time: the newest first, as far as the log tells, then the others."""
-        newest: dict[str, None] = {}
-        async for ids in self._store.log.newest_ids():
-            newest.update(dict.fromkeys(ids))
-            if len(newest) >= _MOST_NEWEST:
-                break
-        for some in batched(newest, _AT_ONCE):
-            yield some
-        async for page in self._store.scan():
-            for some in batched([stored.id for stored in page if stored.id not in newest], _AT_ONCE):
-                yield some
-
     async def _restore(self, ids: Sequence[str]) -> None:
-        absent = await self._absent(ids)
+        absent = await absent_of(self._redis, self._mapping, ids)
         self._restored.present += len(ids) - len(absent)
         for _ in range(_ATTEMPTS):
             if not absent:
@@ -105,14 +92,8 @@ class Restore:
             self._restored.given += given
             newest = await last_entry(self._redis, Names(self._mapping.prefix))
             await wait_committed(self._redis, self._mapping, newest, patience=self._patience)
-            absent = await self._absent(cold)
+            absent = await absent_of(self._redis, self._mapping, cold)
         self._restored.left += len(set(absent) & await self._store.stored(absent))
-
-    async def _absent(self, ids: Sequence[str]) -> list[str]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for document_id in ids:
-                pipeline.exists(self._mapping.key(document_id))
-            return [i for i, exists in zip(ids, await pipeline.execute(), strict=True) if not exists]
 
     async def _fill(self, ids: Sequence[str]) -> tuple[int, Sequence[str]]:
         """Fill these keys; returns how many were filled, and those that are still to be looked at."""

@@ -1,6 +1,7 @@
 """What every engine offers: a recipe that captures, and writes that are captured atomically."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping as Dict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -215,6 +216,25 @@ class Engine(ABC):
 
         Returns:
             Whether it was done.
+
+        Raises:
+            LeaseLost: the lease doesn't hold.
+            Rewound: it is another life.
+        """
+
+    @abstractmethod
+    async def warm(self, documents: Dict[str, bytes], *, acked: str, token: str, life: str) -> int | None:
+        """Give Redis what MongoDB holds and Redis doesn't, uncaptured; for a worker that leads.
+
+        Args:
+            documents: JSON texts by id, none of which was committed since MongoDB was read.
+            acked: what is acknowledged, as Redis has it; nothing is done when it isn't that any more. What was written
+                since and isn't committed yet is left alone: the stream tells.
+            token: the committer's; nothing is done unless its lease holds.
+            life: the life that it knows; nothing is done in another one.
+
+        Returns:
+            How many keys were absent and are given; None if nothing was done, and is to be tried again.
 
         Raises:
             LeaseLost: the lease doesn't hold.

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -63,6 +63,15 @@ class CallEngine(Engine):
         done = await self._call("restore", self.mapping.key(document_id), text, str(since), token, life, *increments)
         check_mine(done)
         return bool(done == b"1")
+
+    async def warm(self, documents: Mapping[str, bytes], *, acked: str, token: str, life: str) -> int | None:
+        args: list[str | bytes] = []
+        for document_id, document in documents.items():
+            text, *increments = await _for_redis(document)
+            args += (self.mapping.key(document_id), text, str(len(increments)), *increments)
+        done = await self._call("warm", None, token, life, acked, *args)
+        check_mine(done)
+        return None if done == b"moved on" else int(done)
 
     async def roll_back(
         self, document_id: str, seen: bytes, document: bytes | None, *, version: int | None, since: EntryId

@@ -28,6 +28,7 @@ class Function(CallEngine):
             "stream": self.names.stream,
             "life": self.names.life,
             "tag": self.names.tag,
+            "acked": self.names.acked,
             "aside": self.names.aside,
             "checked": self.names.checked,
             "lease": self.names.lease,

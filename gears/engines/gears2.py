@@ -32,6 +32,7 @@ class Gears2(CallEngine):
             "stream": self.names.stream,
             "life": self.names.life,
             "tag": self.names.tag,
+            "acked": self.names.acked,
             "aside": self.names.aside,
             "checked": self.names.checked,
             "lease": self.names.lease,

@@ -6,8 +6,8 @@
 -- Every entry names the life (`l`) in which it was captured: an unbroken stretch of Redis's memory. An entry of a key
 -- that has a time to live carries its document (`d`), so that the commit needs no key.
 --
--- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, life, tag, aside,
--- checked, lease, gone, ticket, ticket_ms, own, start, deletes}`.
+-- Two lines stand before this text: `#!lua name=...` and `local config = {library, version, stream, life, tag, acked,
+-- aside, checked, lease, gone, ticket, ticket_ms, own, start, deletes}`.
 
 local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
@@ -185,6 +185,30 @@ local function restore(key, document, since, token, known, ...)
     return set(key, document, ...) or '1'
 end
 
+-- Gives keys that are absent what MongoDB holds, which was read while `acked` was acknowledged; a document is its key, its
+-- text, how many increments follow, and these. What has an entry on the stream was written to since.
+local function warm(token, known, acked, ...)
+    local word = not_mine(token, known)
+    if word then return word end
+    if redis.call('XLEN', config.stream) > MOST_SEARCHED or redis.call('GET', config.acked) ~= acked then return 'moved on' end
+    local written, rest, given, i = {}, {...}, 0, 1
+    for _, entry in ipairs(redis.call('XRANGE', config.stream, '-', '+')) do
+        for n = 1, #entry[2], 2 do if entry[2][n] == 'k' then written[entry[2][n + 1]] = true end end
+    end
+    for _, what in ipairs(redis.call('HVALS', config.aside)) do written[string.match(what, '^%S+ (.*)$')] = true end
+    while rest[i] do
+        local key, more = rest[i], tonumber(rest[i + 2])
+        if not written[key] and redis.call('EXISTS', key) == 0 then
+            redis.call('DEL', ticket_of(key))
+            local failure = set(key, rest[i + 1], unpack(rest, i + 3, i + 2 + more))
+            if failure then return failure end
+            given = given + 1
+        end
+        i = i + 3 + more
+    end
+    return tostring(given)
+end
+
 -- Adds an entry for a key whose present state MongoDB doesn't hold, if Redis has forgotten nothing.
 local function backfill(key, event)
     if redis.call('GET', config.checked) ~= present_life() then return '0' end
@@ -232,5 +256,6 @@ register('ticket', ticket)
 register('fill', fill)
 register('roll_back', roll_back, 'allow-oom')
 register('restore', restore, 'allow-oom')
+register('warm', warm)
 register('backfill', backfill, 'allow-oom')
 register('observe', observe, 'allow-oom')

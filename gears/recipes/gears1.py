@@ -35,7 +35,7 @@ from collections import namedtuple
 APPEARS = ("rename_to", "copy_to", "restore", "move_to")
 ALLOWED_OOM = ("json.del", "json.forget", "json.clear", "del", "unlink", "rename", "renamenx")
 WRITES = {"put": put, "remove": remove, "ticket": ticket, "fill": fill, "roll_back": roll_back, "restore": restore}
-WRITES.update({"backfill": backfill, "life": life})
+WRITES.update({"warm": warm, "backfill": backfill, "life": life})
 ALLOWED_OOM_WRITES = ("remove", "roll_back", "restore", "backfill", "life")
 OURS = "writethrough_"
 TICK = 0.05

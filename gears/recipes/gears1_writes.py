@@ -275,6 +275,31 @@ def restore(key, document, since, token, known, *increments):
     return ["1"]
 
 
+def warm(token, known, acked, *rest):
+    """Give absent keys what MongoDB holds, which was read while `acked` was acknowledged.
+
+    A document is its key, its text, how many increments follow, and these. What has an entry was written to since.
+    """
+    if execute("GET", CONFIG["lease"]) != token:
+        return ["lease lost"]
+    if present_life() != known:
+        return ["rewound"]
+    if execute("XLEN", CONFIG["stream"]) > MOST_SEARCHED or execute("GET", CONFIG["acked"]) != acked:
+        return ["moved on"]
+    entries = (dict(zip(flat[::2], flat[1::2])) for _, flat in execute("XRANGE", CONFIG["stream"], "-", "+"))
+    written = {fields.get("k") for fields in entries}
+    written.update(what.partition(" ")[2] for what in execute("HVALS", CONFIG["aside"]))
+    given, i = 0, 0
+    while i < len(rest):
+        key, document, more = rest[i], rest[i + 1], int(rest[i + 2])
+        if key not in written and not execute("EXISTS", key):
+            execute("DEL", ticket_of(key))
+            bring(key, document, rest[i + 3 : i + 3 + more])
+            given += 1
+        i += 3 + more
+    return [str(given)]
+
+
 def backfill(key, event):
     """Capture that MongoDB doesn't hold the present state of a key, if Redis has forgotten nothing."""
     if not is_checked():

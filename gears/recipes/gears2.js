@@ -7,7 +7,8 @@
 // Every entry names the life (`l`) in which it was captured: an unbroken stretch of Redis's memory. An entry of a key
 // that has a time to live carries its document (`d`), so that the commit needs no key.
 //
-// CONFIG: {version, prefix, database, stream, life, tag, aside, checked, lease, gone, ticket, ticket_ms, events, deletes}
+// CONFIG: {version, prefix, database, stream, life, tag, acked, aside, checked, lease, gone, ticket, ticket_ms, events,
+// deletes}
 
 const config = redis.config;
 const events = new Set(config.events);
@@ -207,6 +208,34 @@ redis.registerFunction('restore', (client, key, document, since, token, known, .
     else set(client, key, document, increments);
     return '1';
 }, {description: 'gives Redis what it lost, uncaptured', flags: [redis.functionFlags.ALLOW_OOM]});
+
+redis.registerFunction('warm', (client, token, known, acked, ...rest) => {
+    if (String(client.call('GET', config.lease)) !== token) return 'lease lost';
+    if (presentLife(client) !== known) return 'rewound';
+    if (Number(client.call('XLEN', config.stream)) > MOST_SEARCHED) return 'moved on';
+    if (String(client.call('GET', config.acked)) !== acked) return 'moved on';
+    const written = new Set();
+    for (const [, fields] of client.call('XRANGE', config.stream, '-', '+')) {
+        for (let i = 0; i < fields.length; i += 2) if (String(fields[i]) === 'k') written.add(String(fields[i + 1]));
+    }
+    for (const what of Object.values(client.call('HGETALL', config.aside)).map(String)) {
+        written.add(what.substring(what.indexOf(' ') + 1));
+    }
+    let given = 0;
+    for (let i = 0; i < rest.length;) {
+        const [key, document, more] = [rest[i], rest[i + 1], Number(rest[i + 2])];
+        if (!written.has(key) && !exists(client, key)) {
+            client.call('DEL', ticketOf(key));
+            set(client, key, document, rest.slice(i + 3, i + 3 + more));
+            given += 1;
+        }
+        i += 3 + more;
+    }
+    return String(given);
+}, {
+    description: 'gives absent keys what MongoDB holds, which was read while `acked` was acknowledged: each is its key, '
+        + 'its document, how many increments follow, and these',
+});
 
 // Bytes as text; as they are if they are none.
 function text(bytes) {
