@@ -23,6 +23,8 @@ class Settings(BaseSettings):
     """Bearer tokens that the API takes: `scope+scope:token`, comma separated."""
     tokens_file: str = Field("", validation_alias="WT_TOKENS_FILE")
     """A file with more of them, one a line."""
+    cors_origins: str = Field("", validation_alias="WT_CORS_ORIGINS")
+    """Origins whose pages may use the API in browsers, comma separated, or `*`."""
     commit_timeout: float = Field(5.0, gt=0, validation_alias="WT_COMMIT_TIMEOUT")
     """How long a write waits for MongoDB's confirmation unless the request says otherwise."""
     redis_timeout: float = Field(3.0, ge=1, validation_alias="WT_REDIS_TIMEOUT")

@@ -17,6 +17,7 @@ from gears.watermark import Watermarks
 from service.admission import Admission
 from service.authorize import Authorize
 from service.confirm import Confirmations
+from service.cors import cors
 from service.docs import docs_routes
 from service.documents import Documents
 from service.engines import Engines
@@ -45,6 +46,7 @@ def create_app(settings: Settings) -> Starlette:
     """
     models = load_models(settings.mappings)
     tokens = load_tokens(settings)
+    allowed = cors(settings.cors_origins)
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     mongo = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
     stores = {mapping.prefix: Store(mongo, mapping) for mapping in settings.mappings}
@@ -85,12 +87,13 @@ def create_app(settings: Settings) -> Starlette:
             Route("/readyz", Methods({"GET": probes.ready})),
             Route("/metrics", Methods({"GET": probes.metrics})),
             Route("/sync", Methods({"GET": sync.overview})),
-            Route("/sync/audits", Methods({"GET": sync.audits})),
-            Route("/sync/{token}", Methods({"GET": sync.token})),
+            Route("/sync/audits", Methods({"GET": sync.audits}, query=("mapping", "limit"))),
+            Route("/sync/{token}", Methods({"GET": sync.token}, query=("mapping",))),
             *docs_routes(openapi(settings.mappings, models, secured=tokens is not None)),
         ],
         middleware=[
             Middleware(Measured, metrics),
+            *allowed,
             Middleware(Guard),
             *([] if tokens is None else [Middleware(Authorize, tokens)]),
         ],

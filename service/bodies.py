@@ -1,6 +1,7 @@
 """Reading a request's body: of an accepted type, and never more of it than may be."""
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -31,7 +32,7 @@ _THREADS = CapacityLimiter(2)
 
 
 async def read_body(request: Request, accepted: tuple[str, ...], ticket: Ticket) -> bytes:
-    """The whole body.
+    """The whole body, without the byte order mark that some put before it.
 
     Args:
         request: the request.
@@ -57,10 +58,11 @@ async def read_body(request: Request, accepted: tuple[str, ...], ticket: Ticket)
         raise Problem(
             REQUEST_TIMEOUT, f"the body took longer than {BODY_SECONDS:g} s", headers={"Connection": "close"}
         ) from None
-    if not size:
+    body = b"".join(chunks).removeprefix(BOM_UTF8)
+    if not body:
         raise Problem(MALFORMED_JSON, "the body is empty; send a JSON object")
     ticket.begin()
-    return b"".join(chunks)
+    return body
 
 
 async def off_loop(size: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -15,6 +15,7 @@ from gears.errors import Refused
 from gears.mapping import Mapping
 from service.merge_patch import merge
 from service.models import Model, unwrapped
+from service.paths import check_new_id
 from service.problems import INVALID_DOCUMENT, Problem
 
 
@@ -73,6 +74,7 @@ def _own_id(mapping: Mapping, document: JsonObject) -> str:
     if document_id is None:
         example = mapping.id_type.json_text(mapping.id_type.example).decode()
         raise Refused(f"the field {mapping.id_field!r} holds {_shown(found)}, which is no id here; one is {example}")
+    check_new_id(document_id)
     return document_id
 
 

@@ -12,6 +12,12 @@ from service.problems import BAD_REQUEST, PRECONDITION_FAILED, Problem
 ANY = "*"
 
 _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_OTHER_STATE = "If-Match names another state of the document; get it again"
+_WEAKENED = (
+    "If-Match names a weak tag, W/..., which never matches (RFC 9110, section 13.1.1). Tags are strong here; a proxy "
+    "that compresses answers weakens them, such as nginx with gzip: send the tag without the W/"
+)
+
 _LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 
 
@@ -27,10 +33,12 @@ class Conditions:
     Args:
         if_match: tags of which one must be the document's own, or `ANY`; None without the header.
         if_none_match: opaque tags of which none may be, or `ANY`; None without the header.
+        weakened: whether `If-Match` names weak tags as well, which never match.
     """
 
     if_match: frozenset[str] | None = None
     if_none_match: frozenset[str] | None = None
+    weakened: bool = False
 
     @property
     def given(self) -> bool:
@@ -44,7 +52,7 @@ class Conditions:
     def check_match(self, document: bytes | None) -> None:
         """Raise `PRECONDITION_FAILED` unless `If-Match` holds for this document; None for none."""
         if self.if_match is not None and (document is None or not self.if_match & {ANY, etag_of(document)}):
-            raise Problem(PRECONDITION_FAILED, "If-Match names another state of the document; get it again")
+            raise Problem(PRECONDITION_FAILED, _WEAKENED if self.weakened else _OTHER_STATE)
 
     def check(self, document: bytes | None) -> None:
         """Raise `PRECONDITION_FAILED` unless all hold for this document, which is to be written."""
@@ -65,6 +73,7 @@ def conditions_of(headers: Headers) -> Conditions:
     return Conditions(
         None if if_match is None else frozenset(tag for tag in if_match if not tag.startswith("W/")),
         None if if_none_match is None else frozenset(tag.removeprefix("W/") for tag in if_none_match),
+        weakened=any(tag.startswith("W/") for tag in if_match or ()),
     )
 
 

@@ -1,10 +1,11 @@
-"""Ids in URLs: any string but a NUL, percent-encoded as UTF-8."""
+"""Ids in URLs: any string but a NUL, percent-encoded as UTF-8; of new ones, those whose paths others leave alone."""
 
 import re
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.convertors import Convertor, register_url_convertor
 
+from gears.errors import Refused
 from gears.mapping import Mapping
 from service.problems import BAD_REQUEST, NOT_FOUND, Problem
 
@@ -54,3 +55,14 @@ def id_of(mapping: Mapping, raw_path: bytes) -> str:
 def path_of(mapping: Mapping, document_id: str) -> str:
     """The path of a document."""
     return f"/{mapping.prefix}/{quote(document_id, safe='')}"
+
+
+def check_new_id(document_id: str) -> None:
+    """Raise `Refused` if no new document may have this id: others take its path for another one.
+
+    Browsers resolve `.` and `..`, also percent-encoded, and many clients and proxies drop a slash at the end.
+    """
+    if document_id in (".", "..") or document_id.endswith("/"):
+        raise Refused(
+            f"the id {document_id[-100:]!r} is '.' or '..', or ends in '/', which URLs don't keep; use another"
+        )

@@ -37,6 +37,11 @@ class ProblemType:
         """The value of `type`."""
         return f"urn:writethrough:problem:{self.name}"
 
+    @property
+    def to_readers(self) -> "ProblemType":
+        """The same, without a word on writes."""
+        return replace(self, title=self.title.removesuffix(_NOTHING_WRITTEN))
+
 
 _NOTHING_WRITTEN = "; nothing was written"
 
@@ -107,8 +112,8 @@ class Problem(Exception):
     def response(self, *, reading: bool = False) -> Response:
         """The answer; to a request that only reads, nothing is said of writes."""
         retry = {} if self.kind.retry_after is None else {"Retry-After": str(self.kind.retry_after)}
-        title = self.kind.title.removesuffix(_NOTHING_WRITTEN) if reading else self.kind.title
-        content = problem_json(replace(self.kind, title=title), self.detail, **self.members)
+        kind = self.kind.to_readers if reading else self.kind
+        content = problem_json(kind, self.detail, **self.members)
         return Response(content, self.kind.status, headers=retry | self.headers, media_type=MEDIA_TYPE)
 
 
@@ -124,7 +129,7 @@ def problem_of(error: Exception) -> Problem | None:
         return error
     for kind in type(error).__mro__:
         if problem_type := _BY_ERROR.get(kind):
-            return Problem(problem_type, str(error) or problem_type.title.removesuffix(_NOTHING_WRITTEN))
+            return Problem(problem_type, str(error) or problem_type.to_readers.title)
     return None
 
 

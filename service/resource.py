@@ -1,6 +1,8 @@
 """The HTTP resource of one mapping: a collection and its items."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping as Dict
+from contextlib import contextmanager
 
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -10,7 +12,7 @@ from starlette.routing import Route
 from gears.documents.check import parse_json
 from gears.documents.stored import stored_text
 from gears.engines import Written
-from gears.errors import ForeignKey, NotAnId
+from gears.errors import ForeignKey, NotAnId, OutcomeUnknown, Refused
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.stream import Token
@@ -22,9 +24,9 @@ from service.confirm import Confirmations, status_path
 from service.documents import Documents
 from service.methods import Methods
 from service.models import Model
-from service.paths import id_of, path_of
+from service.paths import check_new_id, id_of, path_of
 from service.preferences import Preferences, preferences_of
-from service.problems import BAD_REQUEST, NOT_FOUND, Problem
+from service.problems import BAD_REQUEST, NOT_CONFIRMED, NOT_FOUND, OUTCOME_UNKNOWN, Problem
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 """Documents on a page of a collection."""
@@ -51,13 +53,16 @@ class Resource:
 
     def routes(self) -> list[Route]:
         """Where it is found."""
-        collection = Methods({"GET": self.list, "POST": self.create}, {"Accept-Post": ", ".join(JSON)})
+        collection = Methods(
+            {"GET": self.list, "POST": self.create}, {"Accept-Post": ", ".join(JSON)}, query=("limit", "after")
+        )
         item = Methods(
             {"GET": self.read, "PUT": self.replace, "PATCH": self.patch, "DELETE": self.delete},
             {"Accept-Patch": ", ".join(MERGE_PATCH)},
         )
         return [
             Route(f"/{self.mapping.prefix}", collection),
+            Route(f"/{self.mapping.prefix}/", collection),
             Route(f"/{self.mapping.prefix}/{{id:any}}", item),
         ]
 
@@ -86,9 +91,10 @@ class Resource:
             async with self._admission.turn(len(body)):
                 document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
                 await self._confirmations.prepared()
-                written = await self._documents.create(document_id, text, id_is_new=made)
                 headers = {"Location": path_of(self.mapping, document_id)}
-                return await self._written(201, written.token, written.document, preferences, headers)
+                with _in_doubt(headers):
+                    written = await self._documents.create(document_id, text, id_is_new=made)
+                    return await self._written(201, written.token, written.document, preferences, headers)
 
     async def read(self, request: Request) -> Response:
         """One document, as Redis holds it."""
@@ -119,6 +125,7 @@ class Resource:
             async with self._admission.turn(len(body)):
                 text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
                 await self._confirmations.prepared()
+                await self._check_path(document_id)
                 put = await self._documents.put(document_id, text, conditions)
                 return await self._written(
                     201 if put.created else 200, put.written.token, put.written.document, preferences
@@ -150,6 +157,14 @@ class Resource:
     def _id(self, request: Request) -> str:
         return id_of(self.mapping, request.scope["raw_path"])
 
+    async def _check_path(self, document_id: str) -> None:
+        """Raise `Refused` for an id that no new document may have, unless others have made one."""
+        try:
+            check_new_id(document_id)
+        except Refused:
+            if await self._documents.read(document_id) is None:
+                raise
+
     async def _patch(self, document_id: str, body: bytes, conditions: Conditions) -> Written:
         patch = await off_loop(len(body), parse_json, body)
 
@@ -178,6 +193,19 @@ class Resource:
         if document is None:
             return Response(status_code=status, headers=every)
         return _json(status, document, every)
+
+
+@contextmanager
+def _in_doubt(headers: Dict[str, str]) -> Iterator[None]:
+    """Add these headers to a 504: whoever gets one needs to know what to ask about."""
+    try:
+        yield
+    except OutcomeUnknown as error:
+        raise Problem(OUTCOME_UNKNOWN, str(error), headers=headers) from error
+    except Problem as problem:
+        if problem.kind.status == NOT_CONFIRMED.status:
+            problem.headers |= headers
+        raise
 
 
 def _json(status: int, content: bytes, headers: Dict[str, str] | None = None) -> Response:

@@ -102,6 +102,11 @@ async def test_mongodb_goes_and_comes_back(own_stack: Stack, new_id: str) -> Non
             ("PATCH", f"{path}-unknown", {}),
         ):
             tasks.start_soon(needs_mongodb, method, unknown, body)
+    assert "written" not in (await api.get(f"{path}-unknown")).text
+    assert "nothing was written" in (await api.patch(f"{path}-unknown", json={})).text
+    queued = await api.post("/notes", json={"n": 3}, headers={"Prefer": "wait=0"})
+    assert kind(queued) == (504, "not-confirmed")
+    assert (await api.get(queued.headers["Location"])).json()["n"] == 3
     assert (await checks(stack))["mongo"] != "ok"
 
     await stack.mongo.start()

@@ -59,6 +59,16 @@ async def test_a_write_happens_only_on_its_condition(
         assert (await api.get(path)).json()["n"] == 1
 
 
+async def test_a_weak_tag_is_told_why_it_never_matches(api: httpx.AsyncClient, new_id: str) -> None:
+    path = f"/notes/{new_id}"
+    tag = (await api.put(path, json={"n": 1})).headers["ETag"]
+    refused = await api.put(path, json={"n": 2}, headers={"If-Match": f"W/{tag}"})
+    assert refused.status_code == 412
+    assert "send the tag without the W/" in refused.json()["detail"]
+    assert (await api.put(path, json={"n": 2}, headers={"If-Match": f"W/{OTHER}, {tag}"})).status_code == 200
+    assert "weak" not in (await api.put(path, json={}, headers={"If-Match": OTHER})).json()["detail"]
+
+
 @pytest.mark.parametrize(("name", "status"), [("If-Match", 412), ("If-None-Match", 201)])
 async def test_conditions_on_a_document_that_isnt_there(
     stack: Stack, api: httpx.AsyncClient, new_id: str, name: str, status: int
