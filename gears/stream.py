@@ -211,3 +211,5 @@ class Names:
         """Prefix of strings: `<gone><key's id>` holds the entry id of the key's delete."""
         self.ticket = f"{self.stream}:ticket:"
         """Prefix of strings with a time to live: see `gears.engines.Engine.ticket`."""
+        self.idempotency = f"{self.stream}:idempotency:"
+        """Prefix of strings with a time to live: see `service.idempotency`."""

@@ -22,6 +22,7 @@ from service.docs import docs_routes
 from service.documents import Documents
 from service.engines import Engines
 from service.guard import Guard, on_http_exception
+from service.idempotency import IdempotencyKeys
 from service.inspect import Inspector
 from service.methods import Methods
 from service.metrics import Measured, Metrics
@@ -53,6 +54,7 @@ def create_app(settings: Settings) -> Starlette:
     engines = Engines(redis, settings.mappings, settings.engine)
     watermarks = Watermarks(redis, settings.mappings)
     admission = Admission()
+    keys = IdempotencyKeys(redis)
     metrics = Metrics(lambda: admission.writes, backlog_limit=settings.backlog_limit)
     confirmations = Confirmations(watermarks, metrics, settings.commit_timeout)
     inspector = Inspector(redis, mongo, stores, engines)
@@ -64,6 +66,7 @@ def create_app(settings: Settings) -> Starlette:
             models[mapping.prefix],
             confirmations,
             admission,
+            keys,
         )
         for mapping in settings.mappings
     ]
@@ -73,6 +76,7 @@ def create_app(settings: Settings) -> Starlette:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_follow, watermarks)
+                tasks.start_soon(keys.run)
                 yield
                 tasks.cancel_scope.cancel()
         finally:

@@ -19,8 +19,14 @@ from service.paths import check_new_id
 from service.problems import INVALID_DOCUMENT, Problem
 
 
-def new_text(mapping: Mapping, model: Model | None, body: bytes) -> tuple[str, bool, bytes]:
+def new_text(mapping: Mapping, model: Model | None, body: bytes, seed: str | None = None) -> tuple[str, bool, bytes]:
     """The document that a POST creates.
+
+    Args:
+        mapping: its mapping.
+        model: what it must look like.
+        body: what was sent.
+        seed: what its id is derived from, if it brings none; None for one at random.
 
     Returns:
         Its id, whether the id was made here, and the JSON text to store.
@@ -30,7 +36,7 @@ def new_text(mapping: Mapping, model: Model | None, body: bytes) -> tuple[str, b
     """
     document = _parsed(mapping, body)
     made = mapping.id_field not in document
-    document_id = mapping.id_type.new() if made else _own_id(mapping, document)
+    document_id = mapping.id_type.new(seed) if made else _own_id(mapping, document)
     return document_id, made, _checked(model, _with_id(mapping, document_id, body, document))
 
 
@@ -61,6 +67,11 @@ def patched_text(mapping: Mapping, model: Model | None, current: bytes, patch: A
     if len(text) >= LARGE:
         measured(mapping, text)
     return _checked(model, text)
+
+
+def same_text(one: bytes, other: bytes) -> bool:
+    """Whether two JSON texts are the same document."""
+    return same(parse_json(one), parse_json(other))
 
 
 def _parsed(mapping: Mapping, body: bytes) -> JsonObject:

@@ -16,7 +16,10 @@ from gears.mapping import Mapping
 from gears.mongo import MongoError, Store, within
 from gears.mongo_texts import describe, held_up
 from gears.redis import AWAY, Redis, send_once
-from gears.stream import Names
+from gears.standing import Standing, standing
+from gears.stream import Names, Token
+from service.bodies import off_loop
+from service.compose import same_text
 from service.conditions import Conditions
 from service.engines import Engines
 from service.problems import ALREADY_EXISTS, CONTENDED, MONGO_UNAVAILABLE, NOT_FOUND, Problem
@@ -101,6 +104,34 @@ class Documents:
             if not exists:
                 return await self._put(document_id, text, Absent())
         raise Problem(ALREADY_EXISTS, f"there is a document with the id {document_id!r}; PUT replaces it")
+
+    async def create_once(self, document_id: str, text: bytes) -> Written:
+        """As `create`; but what exists and is this very document is written once more, so that it is confirmed."""
+        try:
+            return await self.create(document_id, text, id_is_new=False)
+        except Problem as problem:
+            if problem.kind is not ALREADY_EXISTS:
+                raise
+            current = await self.read(document_id)
+            if current is None or not await off_loop(len(text), same_text, current, text):
+                raise
+            with suppress(PreconditionFailed):
+                return await self._put(document_id, text, Equals(current))
+            raise
+
+    async def standing(self, token: Token) -> Standing | None:
+        """What became of a write; see `gears.standing.standing`.
+
+        Raises:
+            RedisAway, Problem: a server is away.
+        """
+        try:
+            with within(_READ_SECONDS):
+                return await standing(self._redis, self.mapping, self._store.log, token)
+        except AWAY as error:
+            raise RedisAway(str(error)) from error
+        except MongoError as error:
+            raise _mongo_unavailable(error, _READ_SECONDS, "it knows what became of the write") from error
 
     async def put(self, document_id: str, text: bytes, conditions: Conditions) -> Put:
         """Store a document, whether it exists or not."""

@@ -1,14 +1,17 @@
 """The OpenAPI 3.1 document of an app: its mappings with their models, and the service's own resources."""
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from gears.mapping import Mapping as KeyMapping
 from service import problems
 from service.authorize import needed_scope
 from service.bodies import JSON, MERGE_PATCH
 from service.models import Model
-from service.openapi_parts import EXTENDED_JSON, HEADERS, ID_SCHEMAS, PARAMETERS, SCHEMAS, WRITTEN, Json
+from service.openapi_examples import example_of
+from service.openapi_parts import EXTENDED_JSON, HEADERS, ID_SCHEMAS, PARAMETERS, SCHEMAS, WRITTEN, Json, id_parameter
 from service.problems import MEDIA_TYPE, ProblemType
 
 _READ = (problems.REDIS_UNAVAILABLE, problems.REDIS_REFUSED, problems.MONGO_UNAVAILABLE)
@@ -34,7 +37,11 @@ _BODY = (
     problems.INVALID_DOCUMENT,
 )
 
-_ID = (problems.BAD_REQUEST, problems.INVALID_DOCUMENT)
+_READING = ("list", "read")
+
+_ID = (problems.INVALID_DOCUMENT,)
+
+_ANY = (problems.BAD_REQUEST, problems.INTERNAL)
 
 
 def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None], *, secured: bool = False) -> Json:
@@ -48,10 +55,11 @@ def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None], 
     schemas = dict(SCHEMAS)
     paths: Json = {}
     for mapping in mappings:
-        name = mapping.prefix.replace(":", "__")
-        schemas |= _document_schemas(name, mapping, models[mapping.prefix])
-        paths[f"/{mapping.prefix}"] = _collection(mapping, name)
-        paths[f"/{mapping.prefix}/{{id}}"] = _item(mapping, name)
+        model = models[mapping.prefix]
+        name, example = _spelled(mapping.prefix), example_of(mapping, model)
+        schemas |= _document_schemas(name, mapping, model)
+        paths[f"/{mapping.prefix}"] = _collection(mapping, name, example)
+        paths[f"/{mapping.prefix}/{{id}}"] = _item(mapping, name, example)
     paths |= _own_paths()
     components: Json = {"schemas": schemas, "parameters": PARAMETERS, "headers": HEADERS}
     if secured:
@@ -79,22 +87,32 @@ def _secure(paths: Json) -> None:
                 item[method]["responses"] |= _problems(problems.UNAUTHORIZED, problems.FORBIDDEN)
 
 
+def _spelled(prefix: str) -> str:
+    """A prefix as the first part of its schemas' names: no two are the same, and none holds a dot."""
+    return re.sub(r"[:.]|_(?=3a|2e|5f)", lambda found: f"_{ord(found[0]):x}", prefix)
+
+
 def _document_schemas(name: str, mapping: KeyMapping, model: Model | None) -> Json:
-    """Schemas of a mapping's documents: as they are stored (`name`) and as clients may send them (`new-name`)."""
+    """Schemas of a mapping's documents, as they are stored and as clients may send them, and what these refer to.
+
+    Each has a dot in its name, which none of the service's own has.
+    """
     if model is None:
         stored: Json = {"type": "object", "properties": {}, "required": [], "additionalProperties": True}
     else:
-        stored = model.model_json_schema(ref_template=f"#/components/schemas/{name}.{{model}}")
-    nested = {f"{name}.{inner}": schema for inner, schema in stored.pop("$defs", {}).items()}
+        stored = model.model_json_schema(ref_template=f"#/components/schemas/{name}.model.{{model}}")
+    nested = {f"{name}.model.{inner}": schema for inner, schema in stored.pop("$defs", {}).items()}
     if model is None or mapping.id_type.name != "str":
         stored["properties"][mapping.id_field] = ID_SCHEMAS[mapping.id_type.name]
         stored["required"] = sorted({*stored.get("required", ()), mapping.id_field})
     sent = stored | {"required": [field for field in stored.get("required", []) if field != mapping.id_field]}
-    return nested | {name: stored, f"new-{name}": sent}
+    return nested | {f"{name}.document": stored, f"{name}.new": sent}
 
 
-def _collection(mapping: KeyMapping, name: str) -> Json:
-    document = _ref("schemas", name)
+def _collection(mapping: KeyMapping, name: str, example: Json | None) -> Json:
+    document, new = _ref("schemas", f"{name}.document"), _ref("schemas", f"{name}.new")
+    if example is not None and not mapping.id_type.makes_ids:
+        example = {mapping.id_field: mapping.id_type.json(mapping.id_type.example)} | example
     page = {
         "type": "object",
         "required": ["items", "next"],
@@ -103,39 +121,39 @@ def _collection(mapping: KeyMapping, name: str) -> Json:
             "next": {"type": ["string", "null"], "description": "What to send as `after` for the next page."},
         },
     }
+    create = _operation(
+        mapping,
+        "create",
+        "Store a new document",
+        {
+            "201": _answer("Stored, and in MongoDB.", document, "Location", "ETag", *WRITTEN),
+            "202": _accepted("Location", "ETag"),
+        },
+        (problems.ALREADY_EXISTS, problems.IN_PROGRESS, problems.KEY_REUSED, *_BODY, *_WRITE),
+        parameters=(_ref("parameters", "Prefer"), _ref("parameters", "Idempotency-Key")),
+        body=_body(new, JSON, f"The document; without `{mapping.id_field}` it gets a new one.", example),
+    )
+    create["responses"][str(problems.NOT_CONFIRMED.status)]["headers"] |= _headers("Location")
     return {
         "get": _operation(
             mapping,
             "list",
             "A page of the documents in MongoDB, by id",
             {"200": _answer("A page.", page)},
-            (problems.BAD_REQUEST, problems.MONGO_UNAVAILABLE),
+            (problems.MONGO_UNAVAILABLE,),
             parameters=(_ref("parameters", "limit"), _ref("parameters", "after")),
         ),
-        "post": _operation(
-            mapping,
-            "create",
-            "Store a new document",
-            {
-                "201": _answer("Stored, and in MongoDB.", document, "Location", "ETag", *WRITTEN),
-                "202": _accepted("Location", "ETag"),
-            },
-            (problems.ALREADY_EXISTS, *_BODY, *_WRITE),
-            parameters=(_ref("parameters", "Prefer"),),
-            body=_body(
-                _ref("schemas", f"new-{name}"), JSON, f"The document; without `{mapping.id_field}` it gets a new one."
-            ),
-        ),
+        "post": create,
     }
 
 
-def _item(mapping: KeyMapping, name: str) -> Json:
-    document = _ref("schemas", name)
+def _item(mapping: KeyMapping, name: str, example: Json | None) -> Json:
+    document, new = _ref("schemas", f"{name}.document"), _ref("schemas", f"{name}.new")
     conditions = (_ref("parameters", "If-Match"), _ref("parameters", "If-None-Match"))
     write = (*conditions, _ref("parameters", "Prefer"))
     both = (problems.NOT_FOUND, problems.PRECONDITION_FAILED)
     return {
-        "parameters": [_ref("parameters", "id")],
+        "parameters": [id_parameter(mapping.id_type)],
         "get": _operation(
             mapping,
             "read",
@@ -158,7 +176,7 @@ def _item(mapping: KeyMapping, name: str) -> Json:
             },
             (problems.PRECONDITION_FAILED, problems.CONTENDED, *_BODY, *_ID, *_WRITE),
             parameters=write,
-            body=_body(_ref("schemas", f"new-{name}"), JSON, f"The document; `{mapping.id_field}` may be left out."),
+            body=_body(new, JSON, f"The document; `{mapping.id_field}` may be left out.", example),
         ),
         "patch": _operation(
             mapping,
@@ -170,7 +188,7 @@ def _item(mapping: KeyMapping, name: str) -> Json:
             },
             (*both, problems.CONTENDED, *_BODY, *_ID, *_WRITE),
             parameters=write,
-            body=_body({"type": "object"}, MERGE_PATCH, "What to change; null removes a field."),
+            body=_body({"type": "object"}, MERGE_PATCH, "What to change; null removes a field.", example),
         ),
         "delete": _operation(
             mapping,
@@ -201,12 +219,12 @@ def _operation(
         "summary": summary,
         "tags": [mapping.prefix],
         "parameters": list(parameters),
-        "responses": answers | _problems(*kinds, problems.INTERNAL),
+        "responses": answers | _problems(*kinds, *_ANY, reading=verb in _READING),
     }
     return operation | ({"requestBody": body} if body else {})
 
 
-def _problems(*kinds: ProblemType) -> Json:
+def _problems(*kinds: ProblemType, reading: bool = False) -> Json:
     """An answer for each status, telling which types of problem it may be."""
     answers: Json = {}
     for status in sorted({kind.status for kind in kinds}):
@@ -215,7 +233,9 @@ def _problems(*kinds: ProblemType) -> Json:
         headers += ["WWW-Authenticate"] if status in (401, 403) else []
         headers += ["Sync-Token"] if set(here) & {problems.REFUSED, problems.NOT_CONFIRMED} else []
         answers[str(status)] = {
-            "description": "\n".join(f"- `{kind.uri}`: {kind.title}." for kind in here),
+            "description": "\n".join(
+                f"- `{kind.uri}`: {(kind.to_readers if reading else kind).title}." for kind in here
+            ),
             "headers": _headers(*headers),
             "content": {MEDIA_TYPE: {"schema": _ref("schemas", "Problem")}},
         }
@@ -235,8 +255,9 @@ def _accepted(*headers: str) -> Json:
     return _answer(description, _ref("schemas", "Accepted"), *headers, *WRITTEN)
 
 
-def _body(schema: Json, media_types: Iterable[str], description: str) -> Json:
-    content = {media_type: {"schema": schema} for media_type in media_types}
+def _body(schema: Json, media_types: Iterable[str], description: str, example: Any = None) -> Json:
+    shown = {} if example is None else {"example": example}
+    content = {media_type: {"schema": schema} | shown for media_type in media_types}
     return {"required": True, "description": description, "content": content}
 
 
@@ -256,21 +277,20 @@ def _own_paths() -> Json:
                 "summary": summary,
                 "tags": ["service"],
                 "parameters": [_ref("parameters", parameter) for parameter in parameters],
-                "responses": answers | _problems(*kinds, problems.INTERNAL),
+                "responses": answers | _problems(*kinds, *_ANY, reading=True),
             }
         }
 
     def other(media_type: str) -> Json:
         return {"200": {"description": "It.", "content": {media_type: {"schema": {"type": "string"}}}}}
 
-    standing = (problems.BAD_REQUEST, problems.NOT_FOUND, problems.REDIS_UNAVAILABLE)
+    standing = (problems.NOT_FOUND, problems.REDIS_UNAVAILABLE, problems.MONGO_UNAVAILABLE)
     return {
         "/sync": get("sync", "How far each mapping is committed", {"200": _answer("So far.", _ref("schemas", "Sync"))}),
         "/sync/audits": get(
             "audits",
             "What the latest audits found, the newest first",
             {"200": _answer("The reports.", _ref("schemas", "Audits"))},
-            problems.BAD_REQUEST,
             problems.NOT_FOUND,
             problems.MONGO_UNAVAILABLE,
             parameters=("mapping", "audits"),

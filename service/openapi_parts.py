@@ -3,8 +3,9 @@
 from typing import Any
 
 from gears.audit_report import AuditReport
-from gears.documents.ids import ID_MAX_BYTES
+from gears.documents.ids import ID_MAX_BYTES, IdType
 from service import problems
+from service.idempotency import KEPT_SECONDS
 from service.metrics import WORKER_STATES
 from service.preferences import MAX_WAIT
 from service.readiness import OK
@@ -51,15 +52,27 @@ HEADERS: Json = {
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
 }
 
-PARAMETERS: Json = {
-    "id": {
+
+def id_parameter(ids: IdType) -> Json:
+    """The id in a path, with an example that may be tried."""
+    return {
         "name": "id",
         "in": "path",
         "required": True,
         "description": f"The document's id as text, up to {ID_MAX_BYTES} bytes, percent-encoded; may hold slashes.",
         "schema": {"type": "string", "minLength": 1},
+        "example": ids.example,
+    }
+
+
+PARAMETERS: Json = {
+    "token": {
+        "name": "token",
+        "in": "path",
+        "required": True,
+        "description": "A Sync-Token that a write was answered with.",
+        "schema": {"type": "string"},
     },
-    "token": {"name": "token", "in": "path", "required": True, "description": "A Sync-Token.", "schema": _TOKEN},
     "mapping": {
         "name": "mapping",
         "in": "query",
@@ -94,6 +107,13 @@ PARAMETERS: Json = {
         "name": "If-None-Match",
         "in": "header",
         "description": "Only if the document has none of these entity tags; `*`: only if it doesn't exist.",
+        "schema": {"type": "string"},
+    },
+    "Idempotency-Key": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "A string in double quotes, new for each document. What is sent again with it makes no "
+        f"second document; within {KEPT_SECONDS // 3600} hours it gets the same answer.",
         "schema": {"type": "string"},
     },
     "Prefer": {

@@ -54,11 +54,13 @@ METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This resource doesn
 REQUEST_TIMEOUT = ProblemType("request-timeout", 408, "The request was sent too slowly")
 ALREADY_EXISTS = ProblemType("already-exists", 409, "A document with this id exists")
 FOREIGN_KEY = ProblemType("foreign-key", 409, "The Redis key holds something that isn't a JSON document")
+IN_PROGRESS = ProblemType("in-progress", 409, "A request with this Idempotency-Key is under way", 1)
 PRECONDITION_FAILED = ProblemType("precondition-failed", 412, "The document is not in the state that was asked for")
 TOO_LARGE = ProblemType("too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The body is of a type that isn't accepted here")
 INVALID_DOCUMENT = ProblemType("invalid-document", 422, "The document can't be accepted")
 REFUSED = ProblemType("refused", 422, "MongoDB refused the document; nothing was changed")
+KEY_REUSED = ProblemType("idempotency-key-reused", 422, "The Idempotency-Key was sent with another body before")
 HEAD_TOO_LARGE = ProblemType("head-too-large", 431, "The request's head is too large")
 INTERNAL = ProblemType("internal", 500, "Something went wrong here; it has been logged")
 REDIS_UNAVAILABLE = ProblemType("redis-unavailable", 503, "Redis can't be reached; nothing was written", 1)
@@ -115,6 +117,10 @@ class Problem(Exception):
         kind = self.kind.to_readers if reading else self.kind
         content = problem_json(kind, self.detail, **self.members)
         return Response(content, self.kind.status, headers=retry | self.headers, media_type=MEDIA_TYPE)
+
+
+ERRORS: tuple[type[Exception], ...] = (Problem, *_BY_ERROR)
+"""What `problem_of` knows."""
 
 
 def problem_json(kind: ProblemType, detail: str, **members: Any) -> bytes:

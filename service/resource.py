@@ -22,11 +22,12 @@ from service.compose import new_text, patched_text, replacement_text
 from service.conditions import Conditions, conditions_of, etag_of
 from service.confirm import Confirmations, status_path
 from service.documents import Documents
+from service.idempotency import Attempt, IdempotencyKeys, Made, idempotency_key
 from service.methods import Methods
 from service.models import Model
 from service.paths import check_new_id, id_of, path_of
 from service.preferences import Preferences, preferences_of
-from service.problems import BAD_REQUEST, NOT_CONFIRMED, NOT_FOUND, OUTCOME_UNKNOWN, Problem
+from service.problems import BAD_REQUEST, ERRORS, NOT_CONFIRMED, NOT_FOUND, OUTCOME_UNKNOWN, Problem, problem_of
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 """Documents on a page of a collection."""
@@ -40,16 +41,23 @@ class Resource:
         model: what they must look like; None for any JSON object.
         confirmations: waits for MongoDB.
         admission: counts the writes in flight.
+        keys: those of requests that may be sent again.
     """
 
     def __init__(
-        self, documents: Documents, model: Model | None, confirmations: Confirmations, admission: Admission
+        self,
+        documents: Documents,
+        model: Model | None,
+        confirmations: Confirmations,
+        admission: Admission,
+        keys: IdempotencyKeys,
     ) -> None:
         self.mapping: Mapping = documents.mapping
         self._documents = documents
         self._model = model
         self._confirmations = confirmations
         self._admission = admission
+        self._keys = keys
 
     def routes(self) -> list[Route]:
         """Where it is found."""
@@ -85,14 +93,19 @@ class Resource:
 
     async def create(self, request: Request) -> Response:
         """Store a new document."""
+        key = idempotency_key(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
         with self._admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
             async with self._admission.turn(len(body)):
-                document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body)
+                seed = None if key is None else f"{self.mapping.prefix} {key}"
+                document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body, seed)
                 await self._confirmations.prepared()
                 headers = {"Location": path_of(self.mapping, document_id)}
                 with _in_doubt(headers):
+                    if key is not None:
+                        async with self._keys.attempt(self.mapping.prefix, key, body) as attempt:
+                            return await self._create_once(attempt, document_id, text, preferences, headers)
                     written = await self._documents.create(document_id, text, id_is_new=made)
                     return await self._written(201, written.token, written.document, preferences, headers)
 
@@ -157,6 +170,27 @@ class Resource:
     def _id(self, request: Request) -> str:
         return id_of(self.mapping, request.scope["raw_path"])
 
+    async def _create_once(
+        self, attempt: Attempt, document_id: str, text: bytes, preferences: Preferences, headers: Dict[str, str]
+    ) -> Response:
+        """Store a new document, unless a request before this one has, which is then answered again."""
+        word = None if attempt.made is None else await self._documents.standing(attempt.made.token)
+        try:
+            if attempt.made is None or word not in ("committed", "pending"):
+                written = await self._documents.create_once(document_id, text)
+                reached("made by a key")
+                await attempt.remember(Made(written.token, written.document))
+            made = attempt.made
+            assert made is not None
+            return await self._written(
+                201, made.token, made.document, preferences, headers, committed=word == "committed"
+            )
+        except ERRORS as error:
+            problem = problem_of(error)
+            if problem is not None and problem.kind.status != NOT_CONFIRMED.status:
+                await attempt.forget()
+            raise
+
     async def _check_path(self, document_id: str) -> None:
         """Raise `Refused` for an id that no new document may have, unless others have made one."""
         try:
@@ -181,10 +215,12 @@ class Resource:
         document: bytes | None,
         preferences: Preferences,
         headers: Dict[str, str] | None = None,
+        *,
+        committed: bool = False,
     ) -> Response:
         """The answer to a write: after its confirmation, or 202 for a writer who doesn't wait for that."""
         reached("written to Redis")
-        confirmed = await self._confirmations.confirmed(self.mapping, token, preferences)
+        confirmed = committed or await self._confirmations.confirmed(self.mapping, token, preferences)
         reached("confirmed")
         tag = {} if document is None else {"ETag": etag_of(document)}
         every = {"Sync-Token": str(token)} | tag | dict(headers or {}) | preferences.applied(accepted=not confirmed)

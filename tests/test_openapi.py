@@ -8,11 +8,14 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from gears.mapping import parse_mappings
 from service.models import Todo, load_models
 from service.openapi import openapi
+from service.openapi_examples import example_of
+from service.openapi_parts import SCHEMAS
 from service.problems import TYPES
 
 Document = dict[str, Any]
@@ -28,6 +31,11 @@ class Person(BaseModel):
     home: Address
 
 
+class Picky(BaseModel):
+    id: str
+    code: str = Field(pattern="^[A-Z]{3}-[0-9]{7}$")
+
+
 @pytest.fixture
 def document() -> Document:
     mappings = parse_mappings("todos=test.todos:id,notes=test.notes:key,a:b=test.c:id:tests.test_openapi.Person")
@@ -41,10 +49,52 @@ def test_it_is_valid(document: Document) -> None:
 def test_every_mapping_has_its_paths_and_its_model(document: Document) -> None:
     assert {"/todos", "/todos/{id}", "/notes", "/notes/{id}", "/a:b", "/a:b/{id}"} <= set(document["paths"])
     schemas = document["components"]["schemas"]
-    assert schemas["todos"] == Todo.model_json_schema(ref_template="#/components/schemas/todos.{model}")
-    assert schemas["new-todos"]["required"] == ["name"]
-    assert schemas["notes"]["required"] == ["key"]
-    assert schemas["a__b"]["properties"]["home"] == {"$ref": "#/components/schemas/a__b.Address"}
+    assert schemas["todos.document"] == Todo.model_json_schema(ref_template="#/components/schemas/todos.model.{model}")
+    assert schemas["todos.new"]["required"] == ["name"]
+    assert schemas["notes.document"]["required"] == ["key"]
+    assert schemas["a_3ab.document"]["properties"]["home"] == {"$ref": "#/components/schemas/a_3ab.model.Address"}
+
+
+def test_no_two_schemas_have_the_same_name() -> None:
+    prefixes = ("Problem", "Sync", "new-x", "x", "x.new", "x.model.Address", "a:b", "a__b", "a_3ab", "a_5f3ab", "a.b")
+    model = "tests.test_openapi.Person"
+    mappings = parse_mappings(",".join(f"{prefix}=test.c{n}:id:{model}" for n, prefix in enumerate(prefixes)))
+    document = openapi(mappings, load_models(mappings))
+    OpenAPIV31SpecValidator(document).validate()
+    names = document["components"]["schemas"].keys()
+    assert len(names - SCHEMAS.keys()) == 3 * len(prefixes)  # Person, as stored and as sent, and Address
+    ids = [each["operationId"] for item in document["paths"].values() for each in item.values() if "tags" in each]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [
+        (None, {"name": "some name"}),
+        (Todo, {"name": "some todo", "description": "some description", "due": "2030-01-31"}),
+        (Person, {"home": {"street": "some text"}}),
+        (Picky, None),
+    ],
+)
+def test_an_example_is_what_the_model_takes(model: type[BaseModel] | None, example: Any) -> None:
+    [mapping] = parse_mappings("a=test.a:id")
+    assert example_of(mapping, model) == example
+
+
+async def test_its_examples_work_when_they_are_tried(api: httpx.AsyncClient) -> None:
+    document = (await api.get("/openapi.json")).json()
+    for route, item in document["paths"].items():
+        for method in ("put", "post", "patch", "get", "delete"):
+            if method not in item or "{token}" in route:
+                continue
+            operation = item[method]
+            [path] = [route.format(id=each["example"]) for each in item.get("parameters", [])] or [route]
+            for media_type, content in operation.get("requestBody", {}).get("content", {None: {}}).items():
+                example = content.get("example")
+                body = example if example is None or isinstance(example, str) else to_json(example)
+                headers = {"Content-Type": media_type} if media_type else {}
+                answer = await api.request(method, path, content=body, headers=headers)
+                assert answer.is_success, f"{method} {path}: {answer.text}"
 
 
 def test_every_type_of_problem_is_listed(document: Document) -> None:

@@ -88,6 +88,7 @@ def rules(role: Role, mappings: Iterable[Mapping], *, engine: str, database: int
         if role is Role.SERVICE:
             read = "~" if engine == "gears1" else "%R~"  # Redis 6.2 doesn't tell reading from writing
             keys += [f"~{names.stream}", f"~{names.life}", f"~{names.gone}*", f"~{names.ticket}*"]
+            keys += [f"~{names.idempotency}*"]
             kept = [
                 names.acked,
                 names.refused,

@@ -7,8 +7,9 @@ and what a document shows.
 import re
 import struct
 from abc import ABC, abstractmethod
+from hashlib import blake2b
 from typing import Any, ClassVar
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from bson import Binary, Int64, ObjectId
 from bson.binary import UUID_SUBTYPE
@@ -23,6 +24,9 @@ ID_MAX_BYTES = 1024
 
 _INT64 = 2**63
 
+_DERIVED = UUID("5b6c2f3e-7f0b-4a53-9d0c-3f1a0f6f1f7d")
+"""The namespace of UUIDs that are derived from a seed."""
+
 
 class IdType(ABC):
     """One type of ids."""
@@ -31,6 +35,8 @@ class IdType(ABC):
     """How `MAPPINGS` calls it."""
     example: ClassVar[str]
     """An id of this type, as text."""
+    makes_ids: ClassVar[bool] = True
+    """Whether new ids can be made up."""
     alike: ClassVar[list[str]]
     """The BSON types, as `$type` names them, of values that may be ids of this type."""
 
@@ -78,8 +84,11 @@ class IdType(ABC):
         """The BSON type and value of the id."""
 
     @abstractmethod
-    def new(self) -> str:
+    def new(self, seed: str | None = None) -> str:
         """A new id.
+
+        Args:
+            seed: what the id is derived from, always the same one from the same seed; None for one that is at random.
 
         Raises:
             Refused: ids of this type can't be made up.
@@ -124,8 +133,8 @@ class Text(IdType):
         raw = text.encode()
         return 0x02, struct.pack("<i", len(raw) + 1) + raw + b"\0"
 
-    def new(self) -> str:
-        return str(uuid7())
+    def new(self, seed: str | None = None) -> str:
+        return str(uuid7() if seed is None else uuid5(_DERIVED, seed))
 
 
 class Whole(IdType):
@@ -133,6 +142,7 @@ class Whole(IdType):
 
     name = "int"
     example = "7"
+    makes_ids = False
     alike: ClassVar[list[str]] = ["int", "long", "double"]
     lowest = Int64(-_INT64)
 
@@ -156,7 +166,7 @@ class Whole(IdType):
         small = -(2**31) <= value < 2**31
         return (0x10, struct.pack("<i", value)) if small else (0x12, struct.pack("<q", value))
 
-    def new(self) -> str:
+    def new(self, seed: str | None = None) -> str:
         raise Refused("this mapping's ids are whole numbers, which are not made up; give the document one, or PUT it")
 
 
@@ -184,8 +194,8 @@ class Oid(IdType):
     def bson(self, text: str) -> tuple[int, bytes]:
         return 0x07, bytes.fromhex(text)
 
-    def new(self) -> str:
-        return str(ObjectId())
+    def new(self, seed: str | None = None) -> str:
+        return str(ObjectId()) if seed is None else blake2b(seed.encode(), digest_size=12).hexdigest()
 
 
 class Uuid(IdType):
@@ -214,8 +224,8 @@ class Uuid(IdType):
     def bson(self, text: str) -> tuple[int, bytes]:
         return 0x05, struct.pack("<iB", 16, UUID_SUBTYPE) + UUID(text).bytes
 
-    def new(self) -> str:
-        return str(uuid7())
+    def new(self, seed: str | None = None) -> str:
+        return str(uuid7() if seed is None else uuid5(_DERIVED, seed))
 
 
 ID_TYPES: dict[str, IdType] = {each.name: each for each in (Text(), Whole(), Oid(), Uuid())}
