@@ -81,6 +81,14 @@ class Ticket:
         self._admission.writes += 1
         self.begun = 1
 
+    def hold_only(self, size: int) -> None:
+        """Count no more than so many bytes of the body in, since the rest is done with.
+
+        Raises:
+            Problem: they are too many.
+        """
+        self.hold(size - self.held)
+
     def hold(self, size: int) -> None:
         """Count so many more bytes of the body in.
 

@@ -43,7 +43,7 @@ async def read_body(request: Request, accepted: tuple[str, ...], ticket: Ticket)
         Problem: wrong type, too large, too slow, empty, or too much in flight.
         ClientDisconnect: the client went away.
     """
-    _check_type(request.headers, accepted)
+    check_type(request.headers, accepted)
     _check_size(int(request.headers.get("Content-Length", 0)))
     chunks: list[bytes] = []
     size = 0
@@ -72,12 +72,8 @@ async def off_loop(size: int, work: Callable[P, R], *args: P.args, **kwargs: P.k
     return await to_thread.run_sync(partial(work, *args, **kwargs), limiter=_THREADS)
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_BODY:
-        raise Problem(TOO_LARGE, f"the body is larger than {MAX_BODY // 2**20} MiB")
-
-
-def _check_type(headers: Headers, accepted: tuple[str, ...]) -> None:
+def check_type(headers: Headers, accepted: tuple[str, ...]) -> None:
+    """Raise `Problem` unless a body is of an accepted type, in UTF-8 and not compressed."""
     hint = {"Accept-Patch" if "merge-patch" in accepted[0] else "Accept-Post": ", ".join(accepted)}
     media_type, *parameters = (part.strip().lower() for part in headers.get("Content-Type", "").split(";"))
     if media_type not in accepted:
@@ -89,3 +85,8 @@ def _check_type(headers: Headers, accepted: tuple[str, ...]) -> None:
         raise Problem(UNSUPPORTED_MEDIA_TYPE, f"the charset must be utf-8, not {charset}", headers=hint)
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem(UNSUPPORTED_MEDIA_TYPE, "the body must be sent without a Content-Encoding", headers=hint)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY:
+        raise Problem(TOO_LARGE, f"the body is larger than {MAX_BODY // 2**20} MiB")

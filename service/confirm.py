@@ -1,17 +1,18 @@
 """Waiting until MongoDB has confirmed a write."""
 
 import asyncio
+from collections.abc import Sequence
 from time import perf_counter
 
 from anyio import move_on_after
 
-from gears.errors import Refused
+from gears.errors import OutcomeUnknown, Refused
 from gears.mapping import Mapping
 from gears.stream import Token
 from gears.watermark import Watermarks
 from service.metrics import Metrics
 from service.preferences import Preferences
-from service.problems import NOT_CONFIRMED, REFUSED, Problem
+from service.problems import NOT_CONFIRMED, OUTCOME_UNKNOWN, REFUSED, Problem
 
 _FOLLOWING_SECONDS = 0.5
 """How long a write is put off while commits aren't followed; a subscription that was lost is back by then."""
@@ -34,7 +35,8 @@ class Confirmations:
         self._metrics = metrics
         self._timeout = timeout
         self._deadlines: set[asyncio.Timeout] = set()
-        self._stopping = False
+        self.stopping = False
+        """Whether the process is told to end."""
 
     async def prepared(self) -> None:
         """Put a write off for a moment while a restarted Redis isn't known yet, lest it be in doubt for nothing."""
@@ -51,31 +53,52 @@ class Confirmations:
             preferences: the writer's.
 
         Raises:
-            Problem: the document was refused, or isn't confirmed in time.
-            OutcomeUnknown: Redis was restarted meanwhile, and may have forgotten the write.
+            Problem: the document was refused, isn't confirmed in time, or may have been lost by Redis meanwhile.
         """
+        [outcome] = await self.all_confirmed(mapping, [token], preferences)
+        if isinstance(outcome, Problem):
+            raise outcome
+        return outcome
+
+    async def all_confirmed(
+        self, mapping: Mapping, tokens: Sequence[Token], preferences: Preferences
+    ) -> list[bool | Problem]:
+        """Wait for the confirmation of several writes at a time: what `confirmed` returns or raises, of each."""
         started = perf_counter()
-        seconds = self._patience(preferences)
-        deadline = asyncio.timeout(seconds)
+        outcomes: list[bool | Problem] = []
+        deadline = asyncio.timeout(self._patience(preferences))
         self._deadlines.add(deadline)
         try:
             async with deadline:
-                await self._watermarks[mapping.prefix].reached(token)
+                for token in tokens:
+                    outcomes.append(await self._outcome(mapping, token, preferences))
         except TimeoutError:
-            if preferences.respond_async:
-                return False
-            raise self._not_confirmed(mapping, token, preferences) from None
-        except Refused as refusal:
-            headers = {"Sync-Token": str(token)} | preferences.applied(accepted=False)
-            raise Problem(REFUSED, refusal.reason, headers=headers) from None
+            for token in tokens[len(outcomes) :]:
+                try:
+                    async with asyncio.timeout(0):  # those behind the one that was waited for may be confirmed
+                        outcomes.append(await self._outcome(mapping, token, preferences))
+                except TimeoutError:
+                    waits = not preferences.respond_async
+                    outcomes.append(self._not_confirmed(mapping, token, preferences) if waits else False)
         finally:
             self._deadlines.discard(deadline)
-            self._metrics.commit_wait(mapping.prefix, perf_counter() - started)
+            for _ in tokens:
+                self._metrics.commit_wait(mapping.prefix, perf_counter() - started)
+        return outcomes
+
+    async def _outcome(self, mapping: Mapping, token: Token, preferences: Preferences) -> bool | Problem:
+        try:
+            await self._watermarks[mapping.prefix].reached(token)
+        except Refused as refusal:
+            headers = {"Sync-Token": str(token)} | preferences.applied(accepted=False)
+            return Problem(REFUSED, refusal.reason, headers=headers)
+        except OutcomeUnknown as error:
+            return Problem(OUTCOME_UNKNOWN, str(error))
         return True
 
     def stop(self) -> None:
         """Let what waits wait only a little longer."""
-        self._stopping = True
+        self.stopping = True
         soon = asyncio.get_running_loop().time() + _STOPPING_SECONDS
         for deadline in self._deadlines:
             when = deadline.when()
@@ -87,7 +110,7 @@ class Confirmations:
             seconds = 0.0 if preferences.respond_async else self._timeout
         else:
             seconds = preferences.wait
-        return min(seconds, _STOPPING_SECONDS) if self._stopping else seconds
+        return min(seconds, _STOPPING_SECONDS) if self.stopping else seconds
 
     def _not_confirmed(self, mapping: Mapping, token: Token, preferences: Preferences) -> Problem:
         path = status_path(mapping, token)

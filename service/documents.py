@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from service.bodies import off_loop
 from service.compose import same_text
 from service.conditions import Conditions
 from service.engines import Engines
-from service.problems import ALREADY_EXISTS, CONTENDED, MONGO_UNAVAILABLE, NOT_FOUND, Problem
+from service.problems import ALREADY_EXISTS, CONTENDED, ERRORS, MONGO_UNAVAILABLE, NOT_FOUND, Problem, problem_of
 from service.single_flight import SingleFlight
 
 _GLANCE_SECONDS = 1.0
@@ -51,6 +51,21 @@ class Put:
 
     written: Written
     created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """A document that is to be stored and must not exist yet.
+
+    Args:
+        document_id: its id.
+        id_is_new: whether the id was made up for it.
+        text: JSON text.
+    """
+
+    document_id: str
+    id_is_new: bool
+    text: bytes
 
 
 class Documents:
@@ -100,10 +115,29 @@ class Documents:
     async def create(self, document_id: str, text: bytes, *, id_is_new: bool) -> Written:
         """Store a document that must not exist yet."""
         exists = False if id_is_new else await self._is_cold(document_id, _READ_SECONDS)
-        with suppress(PreconditionFailed):
-            if not exists:
-                return await self._put(document_id, text, Absent())
-        raise Problem(ALREADY_EXISTS, f"there is a document with the id {document_id!r}; PUT replaces it")
+        return await self._put_new(document_id, text, exists=exists)
+
+    async def create_all(self, documents: Sequence[New]) -> list[Written | Problem]:
+        """Store documents that must not exist yet, each for itself, sent in their order."""
+        known = [new.document_id for new in documents if not new.id_is_new]
+        cold: Container[str] = ()
+        away: Problem | None = None
+        try:
+            cold = await self._cold(known, _READ_SECONDS) if known else ()
+        except Problem as problem:
+            away = problem.with_traceback(None)
+
+        async def put(new: New) -> Written | Problem:
+            if away is not None and not new.id_is_new:
+                return away
+            try:
+                return await self._put_new(new.document_id, new.text, exists=new.document_id in cold)
+            except ERRORS as error:
+                problem = problem_of(error)
+                assert problem is not None
+                return problem.with_traceback(None)
+
+        return await asyncio.gather(*map(put, documents))
 
     async def create_once(self, document_id: str, text: bytes) -> Written:
         """As `create`; but what exists and is this very document is written once more, so that it is confirmed."""
@@ -184,6 +218,12 @@ class Documents:
         engine = await self._engines.get(self.mapping.prefix)
         return await engine.put(document_id, text, condition, backlog_limit=self._backlog_limit)
 
+    async def _put_new(self, document_id: str, text: bytes, *, exists: bool) -> Written:
+        with suppress(PreconditionFailed):
+            if not exists:
+                return await self._put(document_id, text, Absent())
+        raise Problem(ALREADY_EXISTS, f"there is a document with the id {document_id!r}; PUT replaces it")
+
     async def _change(
         self, document_id: str, conditions: Conditions, change: Callable[[bytes | None], Awaitable[bytes]]
     ) -> Put:
@@ -249,17 +289,21 @@ class Documents:
         return None
 
     async def _is_cold(self, document_id: str, seconds: float) -> bool:
-        """Whether MongoDB holds the document and no delete of it is under way.
+        """Whether MongoDB holds the document and no delete of it is under way; raises as `_cold`."""
+        return bool(await self._cold([document_id], seconds))
+
+    async def _cold(self, ids: Sequence[str], seconds: float) -> set[str]:
+        """Those of these documents that MongoDB holds and no delete of which is under way.
 
         Raises:
             Problem: MongoDB doesn't say so within so many seconds.
         """
         try:
             with within(seconds):
-                versions = await self._store.versions([document_id])
+                versions = await self._store.versions(ids)
         except MongoError as error:
             raise _mongo_unavailable(error, seconds) from error
-        return document_id in versions and not await self._is_gone(document_id)
+        return {document_id for document_id in versions if not await self._is_gone(document_id)}
 
     async def _is_gone(self, document_id: str) -> bool:
         """Whether a delete of the key waits to be committed: its mark begins to expire then."""

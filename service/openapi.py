@@ -5,13 +5,26 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pydantic_core import to_json
+
 from gears.mapping import Mapping as KeyMapping
 from service import problems
 from service.authorize import needed_scope
 from service.bodies import JSON, MERGE_PATCH
+from service.bulk import NDJSON
 from service.models import Model
 from service.openapi_examples import example_of
-from service.openapi_parts import EXTENDED_JSON, HEADERS, ID_SCHEMAS, PARAMETERS, SCHEMAS, WRITTEN, Json, id_parameter
+from service.openapi_parts import (
+    EXTENDED_JSON,
+    HEADERS,
+    ID_SCHEMAS,
+    PARAMETERS,
+    SCHEMAS,
+    TOKEN_EXAMPLE,
+    WRITTEN,
+    Json,
+    id_parameter,
+)
 from service.problems import MEDIA_TYPE, ProblemType
 
 _READ = (problems.REDIS_UNAVAILABLE, problems.REDIS_REFUSED, problems.MONGO_UNAVAILABLE)
@@ -39,6 +52,8 @@ _BODY = (
 
 _READING = ("list", "read")
 
+_STRING: Json = {"type": "string"}
+
 _ID = (problems.INVALID_DOCUMENT,)
 
 _ANY = (problems.BAD_REQUEST, problems.INTERNAL)
@@ -59,6 +74,7 @@ def openapi(mappings: Iterable[KeyMapping], models: Mapping[str, Model | None], 
         name, example = _spelled(mapping.prefix), example_of(mapping, model)
         schemas |= _document_schemas(name, mapping, model)
         paths[f"/{mapping.prefix}"] = _collection(mapping, name, example)
+        paths[f"/{mapping.prefix}/_bulk"] = _bulk(mapping, example)
         paths[f"/{mapping.prefix}/{{id}}"] = _item(mapping, name, example)
     paths |= _own_paths()
     components: Json = {"schemas": schemas, "parameters": PARAMETERS, "headers": HEADERS}
@@ -144,6 +160,36 @@ def _collection(mapping: KeyMapping, name: str, example: Json | None) -> Json:
             parameters=(_ref("parameters", "limit"), _ref("parameters", "after")),
         ),
         "post": create,
+    }
+
+
+def _bulk(mapping: KeyMapping, example: Json | None) -> Json:
+    lines = [to_json(each).decode() for each in (example,) if each is not None and mapping.id_type.makes_ids]
+    result = {"status": 201, "id": mapping.id_type.json(mapping.id_type.example), "token": TOKEN_EXAMPLE}
+    return {
+        "post": _operation(
+            mapping,
+            "bulk",
+            "Store new documents, a line each",
+            {
+                "200": {
+                    "description": "A `Result` a line for each line, in order, as soon as the document is in MongoDB. "
+                    "A last one without an id says why no more lines were taken.",
+                    "content": {NDJSON: {"schema": _STRING, "example": f"{to_json(result).decode()}\n"}},
+                }
+            },
+            (problems.UNSUPPORTED_MEDIA_TYPE,),
+            parameters=(_ref("parameters", "Prefer"),),
+            body={
+                "required": True,
+                "description": "A document a line, as in a POST of one.",
+                "content": {
+                    NDJSON: {"schema": _STRING, "example": "".join(f"{line}\n" for line in lines * 2)}
+                    if lines
+                    else {"schema": _STRING}
+                },
+            },
+        )
     }
 
 

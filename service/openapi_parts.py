@@ -18,7 +18,9 @@ Json = dict[str, Any]
 WRITTEN = ("Sync-Token", "Preference-Applied")
 """Headers of the answer to a write."""
 
-_TOKEN: Json = {"type": "string", "description": "Opaque.", "examples": ["a1b2c3d4060a24181e400d5a3f9.1700000000000-0"]}
+TOKEN_EXAMPLE = "a1b2c3d4060a24181e400d5a3f9.1700000000000-0"
+
+_TOKEN: Json = {"type": "string", "description": "Opaque.", "examples": [TOKEN_EXAMPLE]}
 
 EXTENDED_JSON = """Values that JSON lacks are MongoDB Extended JSON v2, relaxed: a date is
 `{"$date": "2020-01-02T03:04:05.678Z"}`, an ObjectId `{"$oid": "5f0c5f5b8f1c2b0001a0b0c1"}`, a decimal
@@ -213,6 +215,14 @@ SCHEMAS: Json = {
     "Audits": _object({"items": {"type": "array", "items": {"$ref": "#/components/schemas/Audit"}}}),
     "Accepted": _object(
         {"token": _TOKEN, "sync": {"type": "string", "description": "Where to ask whether the write is committed."}}
+    ),
+    "Result": _object(
+        {"status": {"type": "integer", "description": "What a POST of this document alone would be answered with."}},
+        {
+            "id": {"description": "The document's."},
+            "token": _TOKEN,
+            "problem": {"$ref": "#/components/schemas/Problem"},
+        },
     ),
     "Standing": _object(
         {

@@ -111,11 +111,15 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.members = members
 
+    def content(self, *, reading: bool = False) -> dict[str, Any]:
+        """The JSON object; see `response`."""
+        kind = self.kind.to_readers if reading else self.kind
+        return _object(kind, self.detail) | self.members
+
     def response(self, *, reading: bool = False) -> Response:
         """The answer; to a request that only reads, nothing is said of writes."""
         retry = {} if self.kind.retry_after is None else {"Retry-After": str(self.kind.retry_after)}
-        kind = self.kind.to_readers if reading else self.kind
-        content = problem_json(kind, self.detail, **self.members)
+        content = to_json(self.content(reading=reading), fallback=str)
         return Response(content, self.kind.status, headers=retry | self.headers, media_type=MEDIA_TYPE)
 
 
@@ -125,8 +129,11 @@ ERRORS: tuple[type[Exception], ...] = (Problem, *_BY_ERROR)
 
 def problem_json(kind: ProblemType, detail: str, **members: Any) -> bytes:
     """The body of a problem."""
-    base = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
-    return to_json(base | members, fallback=str)
+    return to_json(_object(kind, detail) | members, fallback=str)
+
+
+def _object(kind: ProblemType, detail: str) -> dict[str, Any]:
+    return {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
 
 
 def problem_of(error: Exception) -> Problem | None:

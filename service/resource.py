@@ -8,6 +8,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from gears.documents.check import parse_json
 from gears.documents.stored import stored_text
@@ -17,7 +18,8 @@ from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.stream import Token
 from service.admission import Admission
-from service.bodies import JSON, MERGE_PATCH, off_loop, read_body
+from service.bodies import JSON, MERGE_PATCH, check_type, off_loop, read_body
+from service.bulk import NDJSON, Bulk
 from service.compose import new_text, patched_text, replacement_text
 from service.conditions import Conditions, conditions_of, etag_of
 from service.confirm import Confirmations, status_path
@@ -64,13 +66,14 @@ class Resource:
         collection = Methods(
             {"GET": self.list, "POST": self.create}, {"Accept-Post": ", ".join(JSON)}, query=("limit", "after")
         )
-        item = Methods(
-            {"GET": self.read, "PUT": self.replace, "PATCH": self.patch, "DELETE": self.delete},
-            {"Accept-Patch": ", ".join(MERGE_PATCH)},
-        )
+        handlers = {"GET": self.read, "PUT": self.replace, "PATCH": self.patch, "DELETE": self.delete}
+        options = {"Accept-Patch": ", ".join(MERGE_PATCH)}
+        item = Methods(handlers, options)
+        bulk = Methods({**handlers, "POST": self.bulk}, options | {"Accept-Post": NDJSON})
         return [
             Route(f"/{self.mapping.prefix}", collection),
             Route(f"/{self.mapping.prefix}/", collection),
+            Route(f"/{self.mapping.prefix}/_bulk", bulk),  # which may be a document's id as well
             Route(f"/{self.mapping.prefix}/{{id:any}}", item),
         ]
 
@@ -108,6 +111,14 @@ class Resource:
                             return await self._create_once(attempt, document_id, text, preferences, headers)
                     written = await self._documents.create(document_id, text, id_is_new=made)
                     return await self._written(201, written.token, written.document, preferences, headers)
+
+    async def bulk(self, request: Request) -> ASGIApp:
+        """Store new documents, a line each."""
+        check_type(request.headers, (NDJSON,))
+        if idempotency_key(request.headers) is not None:
+            raise Problem(BAD_REQUEST, "Idempotency-Key is for one document; give those in a bulk ids of their own")
+        preferences = preferences_of(request.headers.getlist("Prefer"))
+        return Bulk(request, self._documents, self._model, self._confirmations, self._admission, preferences)
 
     async def read(self, request: Request) -> Response:
         """One document, as Redis holds it."""

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi import checks
 
 from gears.mapping import parse_mappings
+from service.bulk import NDJSON
 from service.models import load_models
 from service.openapi import openapi
 from tests.stack import MAPPINGS, Stack
@@ -20,6 +21,7 @@ CHECKS = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
+schemathesis.serializer.alias(NDJSON, "text/plain")
 MAPPED = parse_mappings(MAPPINGS)
 DOCUMENT = schemathesis.openapi.from_dict(openapi(MAPPED, load_models(MAPPED)))
 GOOD, BAD = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE

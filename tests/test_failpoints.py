@@ -47,6 +47,8 @@ EXCHANGING = ("parked", "taken out")
 MOVING_BACK = ("moved back",)
 """Tested in `test_refused_moves.py`."""
 ANSWERING = ("written to Redis", "confirmed")
+MAKING_ONCE = ("made by a key",)
+"""Tested in `test_api_idempotency.py`."""
 LISTENING = ("plain writes heard", "plain writes captured")
 OTHERS = {
     *("fill put right", "recipe installed", "child started", "drift found", "absent keys deleted"),
@@ -111,7 +113,17 @@ def test_every_point_in_the_code_is_tested() -> None:
     )
     points = re.findall(r'\breached\("([^"]+)"\)', code)
     assert sorted(points) == sorted(
-        [*COMMITTING, *EXCHANGING, *MOVING_BACK, *REWINDING, *REPAIRING, *ANSWERING, *LISTENING, *OTHERS]
+        [
+            *COMMITTING,
+            *EXCHANGING,
+            *MOVING_BACK,
+            *REWINDING,
+            *REPAIRING,
+            *ANSWERING,
+            *MAKING_ONCE,
+            *LISTENING,
+            *OTHERS,
+        ]
     )
 
 
