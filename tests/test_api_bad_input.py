@@ -33,7 +33,6 @@ def kind(answer: httpx.Response) -> tuple[int, str]:
         (b'{"a": Infinity}', (400, "malformed-json")),
         (b'{"a": "\\ud800"}', (400, "malformed-json")),
         (b'{"a": "\xff"}', (400, "malformed-json")),
-        (b'\xef\xbb\xbf{"a": 1}', (400, "malformed-json")),
         (b"[]", (422, "invalid-document")),
         (b"null", (422, "invalid-document")),
         (b'"x"', (422, "invalid-document")),
@@ -51,7 +50,7 @@ def kind(answer: httpx.Response) -> tuple[int, str]:
         (b'{"id": 5}', (422, "invalid-document")),
         (b'{"id": null}', (422, "invalid-document")),
     ],
-    ids=range(24),
+    ids=range(23),
 )
 async def test_a_bad_body_changes_nothing(
     stack: Stack, api: httpx.AsyncClient, new_id: str, body: bytes, expected: tuple[int, str]
@@ -85,7 +84,6 @@ async def test_a_post_with_a_bad_id_is_invalid(api: httpx.AsyncClient, document_
         ("%", (400, "bad-request")),
         ("a%00b", (422, "invalid-document")),
         ("x" * 1025, (422, "invalid-document")),
-        ("", (422, "invalid-document")),
     ],
 )
 async def test_a_bad_id_in_the_path(stack: Stack, encoded: str, expected: tuple[int, str]) -> None:
