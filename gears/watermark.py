@@ -79,6 +79,10 @@ class Watermark:
         if token in self._refused:
             raise Refused(self._refused[token])
 
+    def has_reached(self, token: Token) -> bool:
+        """Whether `reached` would return, or raise, at once."""
+        return self._upto.get(token.life, ZERO) >= token.id and token not in self._aside
+
     @property
     def awaited(self) -> list[Token]:
         """What is waited for."""

@@ -9,7 +9,7 @@ from anyio import move_on_after
 from gears.errors import OutcomeUnknown, Refused
 from gears.mapping import Mapping
 from gears.stream import Token
-from gears.watermark import Watermarks
+from gears.watermark import Watermark, Watermarks
 from service.metrics import Metrics
 from service.preferences import Preferences
 from service.problems import NOT_CONFIRMED, OUTCOME_UNKNOWN, REFUSED, Problem
@@ -65,19 +65,19 @@ class Confirmations:
     ) -> list[bool | Problem]:
         """Wait for the confirmation of several writes at a time: what `confirmed` returns or raises, of each."""
         started = perf_counter()
+        watermark = self._watermarks[mapping.prefix]
         outcomes: list[bool | Problem] = []
         deadline = asyncio.timeout(self._patience(preferences))
         self._deadlines.add(deadline)
         try:
             async with deadline:
                 for token in tokens:
-                    outcomes.append(await self._outcome(mapping, token, preferences))
+                    outcomes.append(await self._outcome(watermark, token, preferences))
         except TimeoutError:
             for token in tokens[len(outcomes) :]:
-                try:
-                    async with asyncio.timeout(0):  # those behind the one that was waited for may be confirmed
-                        outcomes.append(await self._outcome(mapping, token, preferences))
-                except TimeoutError:
+                if watermark.has_reached(token):
+                    outcomes.append(await self._outcome(watermark, token, preferences))
+                else:
                     waits = not preferences.respond_async
                     outcomes.append(self._not_confirmed(mapping, token, preferences) if waits else False)
         finally:
@@ -86,9 +86,9 @@ class Confirmations:
                 self._metrics.commit_wait(mapping.prefix, perf_counter() - started)
         return outcomes
 
-    async def _outcome(self, mapping: Mapping, token: Token, preferences: Preferences) -> bool | Problem:
+    async def _outcome(self, watermark: Watermark, token: Token, preferences: Preferences) -> bool | Problem:
         try:
-            await self._watermarks[mapping.prefix].reached(token)
+            await watermark.reached(token)
         except Refused as refusal:
             headers = {"Sync-Token": str(token)} | preferences.applied(accepted=False)
             return Problem(REFUSED, refusal.reason, headers=headers)
