@@ -105,6 +105,9 @@ async def test_each_can_do_its_work(guarded: Guarded, new_id: str) -> None:
     token = (await api.put(path, json={"n": 3}, headers={"If-Match": tag})).headers["Sync-Token"]
     assert (await api.get(f"/sync/{token}")).json()["committed"] is True
     assert (await api.get("/notes")).json()["items"] == [{"id": new_id, "n": 3}]
+    key = {"Idempotency-Key": new_id}
+    made, again = [await api.post("/todos", json={"name": "once"}, headers=key) for _ in range(2)]
+    assert (made.status_code, made.content) == (201, again.content)
     await notes.create_index("slug", unique=True, partialFilterExpression={"slug": {"$exists": True}})
     await notes.insert_one({"id": f"{new_id}-holder", "slug": new_id})
     refused = await api.put(path, json={"slug": new_id}, headers={"Prefer": "wait=20"})
