@@ -17,6 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
 from gears.errors import OutcomeUnknown, RedisAway
+from gears.redis_texts import describe
 
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
 """What redis-py raises when the server can't be reached, is loading or doesn't answer in time."""
@@ -31,7 +32,7 @@ async def connected(pool: ConnectionPool) -> AbstractConnection:
     try:
         await connection.connect()
     except (*AWAY, AuthenticationError) as error:
-        raise RedisAway(str(error)) from error
+        raise RedisAway(describe(error)) from error
     return connection
 
 

@@ -92,7 +92,7 @@ _DUPLICATE = {
     12582: ("another document has the same value", "pymongo: helpers_shared.py; of mongos, up to 2.4"),
 }
 
-_ROLES = "grant its user the role again: python -m gears access mongo --apply"
+_ROLES = "grant its user the role again: writethrough access mongo --apply"
 _COPY = "copy the documents into an ordinary collection, and map that"
 _SERVER = "use a server that has it"
 _INDEX = "drop the index that is in its way"

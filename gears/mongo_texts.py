@@ -23,6 +23,7 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
+from gears.causes import cause_of
 from gears.mongo_codes import NAMES
 from gears.mongo_errors import Meaning, meaning_of, name_of, reason_of, remedy_of
 
@@ -40,22 +41,6 @@ _INDEX = re.compile(
 _ADDRESS = re.compile(r"([A-Za-z0-9_.-]{1,100}|\[[0-9a-fA-F:]{2,40}\]):(\d{1,5}): ")
 _SERVER = re.compile(r"<ServerDescription \('([A-Za-z0-9_.:-]{1,100})', (\d{1,5})\) ")
 _CODE = re.compile(r"'code': (\d{1,8})\b")
-
-_CAUSES = (
-    (r"\[Errno (111|61|10061)\]|refused", "connection refused"),
-    (r"\[Errno -\d+\]|Name or service|name resolution|getaddrinfo|DNS", "its name is not known"),
-    (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", "its TLS certificate is not accepted"),
-    (r"SSL|TLS|certificate", "TLS could not be agreed on"),
-    (r"[Aa]uthentication failed", "authentication failed"),
-    (r"operation cancelled", "given up, since the server no longer answers the driver's checks"),
-    (r"\[Errno (113|101|65|51)\]|unreachable", "unreachable"),
-    (r"checking out a connection", "no connection was free in time"),
-    (r"timed out|No servers found yet", "timed out"),
-    (r"closed|reset|Broken pipe|EOF|aborted", "the connection broke"),
-    (r"members available for replica set name", "it is no member of the replica set that the URI names"),
-    (r"No primary available|topology_type: ReplicaSetNoPrimary", "the replica set has no primary"),
-    (r"wire version", "the server's version and the driver's don't fit"),
-)
 
 _NESTED = (
     "details",
@@ -112,7 +97,7 @@ def _described(error: BaseException) -> str:
         case ConnectionFailure():
             return _unreached(error)
         case ConfigurationError():
-            return f"MongoDB: {_cause(str(error)) or 'the settings of the connection are wrong'}"
+            return f"MongoDB: {cause_of(str(error)) or 'the settings of the connection are wrong'}"
         case InvalidOperation():
             return "MongoDB: the client is closed, or was asked for what it can't do"
         case BSONError():
@@ -120,7 +105,7 @@ def _described(error: BaseException) -> str:
         case TimeoutError():
             return "MongoDB: timed out"
         case OSError():
-            return f"MongoDB: {_cause(str(error)) or 'the connection broke'}"
+            return f"MongoDB: {cause_of(str(error)) or 'the connection broke'}"
         case _:
             return f"MongoDB: {type(error).__name__}"
 
@@ -223,12 +208,8 @@ def _unreached(error: ConnectionFailure) -> str:
         found = _ADDRESS.match(text) if isinstance(error, AutoReconnect) else None
         where = f"{found[1]}:{found[2]}" if found else "MongoDB"
     codes = [code for code in map(int, _CODE.findall(text)) if code in NAMES]
-    cause = f"{name_of(codes[0])} ({codes[0]})" if codes else _cause(text)
+    cause = f"{name_of(codes[0])} ({codes[0]})" if codes else cause_of(text)
     return f"{where}: {cause or 'not reached'}"
-
-
-def _cause(text: str) -> str | None:
-    return next((cause for pattern, cause in _CAUSES if re.search(pattern, text)), None)
 
 
 def _trimmed(name: str) -> str:

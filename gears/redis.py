@@ -15,6 +15,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
 from gears.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
 from gears.lane import AWAY, Lane, Part, Wire
+from gears.redis_texts import describe
 
 _SHARED_MAX_BYTES = 64 * 1024
 """Commands with a larger argument take a connection of their own, so that the others needn't wait for them."""
@@ -95,7 +96,7 @@ async def send_once(redis: Redis, *command: Part) -> Any:
     try:
         connection = await redis.connection_pool.get_connection()
     except (*AWAY, AuthenticationError) as error:
-        raise RedisAway(str(error)) from error
+        raise RedisAway(describe(error)) from error
     try:
         await connection.send_command(*command)
         return await connection.read_response()

@@ -16,6 +16,7 @@ from gears.errors import OutcomeUnknown, RedisAway, Refused
 from gears.log import Acked
 from gears.mapping import Mapping
 from gears.redis import AWAY, Redis, RedisError, read_at_once, server_run
+from gears.redis_texts import describe
 from gears.refusals import REMEMBERED_REFUSALS, refusals_from
 from gears.stream import ZERO, EntryId, Names, Token, decode_entry, life_in
 from gears.subscription import Subscription, subscribed
@@ -189,7 +190,7 @@ class Watermarks:
             except (*AWAY, RedisAway, RedisError) as error:
                 self._following = anyio.Event()
                 if not lost:
-                    log.warning("lost the subscription to commits; trying again", error=str(error))
+                    log.warning("lost the subscription to commits; trying again", error=describe(error))
                     lost = True
                 await anyio.sleep(0.2)
 

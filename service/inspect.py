@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 from motor.motor_asyncio import AsyncIOMotorClient
 
+from gears import mongo_texts, redis_texts
 from gears.audit_report import AuditReport
 from gears.backlog import Backlog, read_backlog
 from gears.collection import Collection
@@ -15,7 +16,6 @@ from gears.engines import CaptureStatus
 from gears.errors import CaptureMissing, RedisAway
 from gears.mapping import Mapping as KeyMapping
 from gears.mongo import MongoError, Store, ping, within
-from gears.mongo_texts import describe
 from gears.reconciling import ReconcilerState, read_reconciler
 from gears.redis import Redis, RedisError
 from gears.rewinds import Rewinds
@@ -138,7 +138,7 @@ class Inspector:
 
     async def _ping_mongo(self, inspection: Inspection) -> None:
         started = perf_counter()
-        await ping(self._mongo, timeout=DEADLINE)
+        await ping(self._mongo, timeout=DEADLINE * 0.8)  # so that the driver can say why, before time is up
         inspection.round_trips["mongo"] = perf_counter() - started
 
     async def _warn(self, inspection: Inspection) -> None:
@@ -156,8 +156,6 @@ async def _ask(name: str, errors: dict[str, str], question: Callable[[], Awaitab
         try:
             await question()
         except _FAILURES as error:
-            errors[name] = (
-                describe(error) if isinstance(error, MongoError) else str(error)[:300] or type(error).__name__
-            )
+            errors[name] = mongo_texts.describe(error) if isinstance(error, MongoError) else redis_texts.describe(error)
         else:
             del errors[name]

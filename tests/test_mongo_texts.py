@@ -120,7 +120,7 @@ VALIDATION: Document = {
         (
             {"code": 13},
             "MongoDB: Unauthorized (13): the user may not do this; "
-            "grant its user the role again: python -m gears access mongo --apply",
+            "grant its user the role again: writethrough access mongo --apply",
         ),
         ({"code": 112, "errmsg": "WriteConflict"}, "MongoDB: WriteConflict (112)"),
         ({"code": 8_001_234, "codeName": "VendorError"}, "MongoDB: VendorError (8001234)"),

@@ -16,6 +16,7 @@ from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisAway,
 from gears.failpoint import reached
 from gears.mapping import Mapping
 from gears.redis import AWAY, Redis, RedisError
+from gears.redis_texts import describe
 from gears.stream import CAPTURED, RENAMED_FROM, RENAMED_TO
 from worker.events import KeyspaceEvents
 from worker.lease import Lease
@@ -117,9 +118,10 @@ class Listener:
                 self._asked = 0.0  # at once, to learn when we are subscribed
                 await self._events.follow(self)
             except (*AWAY, *_UNHEARD) as error:
-                if str(error) != self._failed:
-                    self._log.error("not listening to plain clients; trying again", reason=str(error))
-                    self._failed = str(error)
+                reason = describe(error)
+                if reason != self._failed:
+                    self._log.error("not listening to plain clients; trying again", reason=reason)
+                    self._failed = reason
                 await anyio.sleep(_RETRY)
 
     def event(self, key: bytes, event: str) -> None:

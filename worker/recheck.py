@@ -18,11 +18,11 @@ from gears.audit_store import AuditStore
 from gears.engines import Engine
 from gears.errors import ConfigError
 from gears.failpoint import reached
+from gears.groups import reasons
 from gears.redis import Redis
 from gears.stream import EVENTS
 from worker.compare import DRIFT, Kind, look_equal
 from worker.events import KeyspaceEvents
-from worker.groups import reasons
 from worker.prove import Proof, Prover, with_ids
 from worker.repair import delete_absent, repair
 from worker.reporter import ReconcilerReporter

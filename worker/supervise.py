@@ -6,6 +6,7 @@ from redis.exceptions import ResponseError
 
 from gears.engines import Engine
 from gears.redis import AWAY
+from gears.redis_texts import describe
 from worker.reconcile import request_sweep
 
 _EVERY = 1.0
@@ -24,7 +25,8 @@ async def supervise(engine: Engine) -> None:
                 await request_sweep(engine.redis, engine.names, f"the recipe was installed: {status.problem}")
             failed = ""
         except (*AWAY, ResponseError) as error:
-            if str(error) != failed:
-                log.error("could not look after the recipe", error=str(error))
-                failed = str(error)
+            reason = describe(error)
+            if reason != failed:
+                log.error("could not look after the recipe", error=reason)
+                failed = reason
         await anyio.sleep(_EVERY)

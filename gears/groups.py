@@ -1,7 +1,9 @@
 """Exception groups, flattened."""
 
-from gears.mongo import MongoError
+from pymongo.errors import PyMongoError
+
 from gears.mongo_texts import held_up
+from gears.redis_texts import describe
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -19,6 +21,6 @@ def reasons(group: BaseExceptionGroup[BaseException]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, MongoError):
+    if isinstance(error, PyMongoError):
         return held_up(error)
-    return str(error)[:500] or type(error).__name__
+    return describe(error)
