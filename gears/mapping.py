@@ -1,6 +1,7 @@
 """Which keys go where: a key prefix in Redis, a collection and an id field in MongoDB."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -81,7 +82,16 @@ def parse_mappings(text: str) -> tuple[Mapping, ...]:
     Raises:
         ConfigError: a part can't be parsed, a name is reserved, or two mappings overlap.
     """
-    mappings = tuple(_parse_mapping(part.strip()) for part in text.split(",") if part.strip())
+    return check_mappings(_parse_mapping(part.strip()) for part in text.split(",") if part.strip())
+
+
+def check_mappings(mappings: Iterable[Mapping]) -> tuple[Mapping, ...]:
+    """These, as far as they go together.
+
+    Raises:
+        ConfigError: there is none, or two overlap.
+    """
+    mappings = tuple(mappings)
     if not mappings:
         raise ConfigError("MAPPINGS is empty; give at least one, such as todos=test.todos:id")
     for one, other in permutations(mappings, 2):
@@ -98,8 +108,19 @@ def _parse_mapping(text: str) -> Mapping:
         raise ConfigError(
             f"MAPPINGS: {text!r} is not of the form prefix=database.collection:id_field[/type][:package.Model]"
         )
-    prefix, id_field = match["prefix"].strip(), match["id"].strip()
     id_type = "str" if match["type"] is None else match["type"].strip()
+    prefix, database, collection, id_field = (match[name].strip() for name in ("prefix", "db", "collection", "id"))
+    return make_mapping(prefix, database, collection, id_field, id_type=id_type, model=match["model"])
+
+
+def make_mapping(
+    prefix: str, database: str, collection: str, id_field: str, *, id_type: str, model: str | None
+) -> Mapping:
+    """A mapping of these; see `Mapping`.
+
+    Raises:
+        ConfigError: a name can't be used, or is reserved.
+    """
     if id_type not in ID_TYPES:
         raise ConfigError(f"MAPPINGS: {id_type!r} is no type of ids for {prefix!r}; use one of {', '.join(ID_TYPES)}")
     if not _PREFIX.fullmatch(prefix) or prefix.endswith(":"):
@@ -108,8 +129,6 @@ def _parse_mapping(text: str) -> Mapping:
         raise ConfigError(f"MAPPINGS: the prefix {prefix!r} is used by the service itself; choose another")
     if id_field == "_sync" or id_field.startswith("$") or "." in id_field:
         raise ConfigError(f"MAPPINGS: {id_field!r} can't be the id field of {prefix!r}; use a plain name such as id")
-    if match["collection"].startswith(("sync_", "system.")):
-        raise ConfigError(f"MAPPINGS: the collection {match['collection']!r} is reserved; choose another")
-    return Mapping(
-        prefix, match["db"].strip(), match["collection"].strip(), id_field, match["model"], id_type_name=id_type
-    )
+    if collection.startswith(("sync_", "system.")):
+        raise ConfigError(f"MAPPINGS: the collection {collection!r} is reserved; choose another")
+    return Mapping(prefix, database, collection, id_field, model, id_type_name=id_type)
