@@ -116,7 +116,7 @@ async def test_a_write_without_the_recipe_is_not_made(engine: Engine) -> None:
     assert await engine.remove()
     status = await engine.status()
     assert not status.installed
-    assert "python -m gears install" in str(status.problem)
+    assert "writethrough recipe install" in str(status.problem)
     with pytest.raises(CaptureMissing):
         await put(engine, "1", {})
     assert not await engine.redis.exists("todos:1")

@@ -46,8 +46,10 @@ _COMMANDS[Role.WORKER] = (
 )
 
 _OF_ENGINE = {
-    ("gears1", Role.SERVICE): ("rg.trigger", "rg.pydumpsessions"),
-    ("gears1", Role.WORKER): ("rg.trigger", "rg.pydumpsessions", "rg.pyexecute", "rg.unregister"),
+    ("gears1", Role.SERVICE): ("rg.trigger", "rg.pydumpsessions", "rg.dumpregistrations"),
+    ("gears1", Role.WORKER): (
+        *("rg.trigger", "rg.pydumpsessions", "rg.dumpregistrations", "rg.pyexecute", "rg.unregister"),
+    ),
     ("gears1", Role.CLIENT): ("rg.trigger",),
     ("gears2", Role.CLIENT): ("json.mset", "json.merge"),
     ("gears2", Role.SERVICE): ("tfcall", "tfunction|list"),

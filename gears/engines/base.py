@@ -82,9 +82,9 @@ class CaptureStatus:
     def problem(self) -> str | None:
         """Why capture isn't working, with the remedy; None when it is."""
         if not self.installed:
-            return "the recipe is not installed; run: python -m gears install"
+            return "the recipe is not installed; run: writethrough recipe install"
         if self.version != self.expected:
-            return f"the recipe is version {self.version}, not {self.expected}; run: python -m gears install"
+            return f"the recipe is version {self.version}, not {self.expected}; run: writethrough recipe install"
         if self.failures:
             return f"{self.failures} events could not be captured, the last one because of: {self.last_error}"
         return None
@@ -112,6 +112,15 @@ class Engine(ABC):
         self.redis = redis
         self.mapping = mapping
         self.names = Names(mapping.prefix)
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The recipe by itself, configured: once any client has sent it to Redis, it is installed."""
+
+    @abstractmethod
+    async def libraries(self) -> list[str]:
+        """The names of all recipes of ours that the server has; see `gears.engines.calls.library_of`."""
 
     @abstractmethod
     async def install(self) -> bool:

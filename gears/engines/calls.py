@@ -1,6 +1,7 @@
 """The calls that every recipe answers alike: their arguments and what their replies mean."""
 
 import hashlib
+import re
 import secrets
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,7 @@ class CallEngine(Engine):
     @cached_property
     def library(self) -> str:
         """The recipe's name in Redis: the prefix with all but letters and digits spelled as hex."""
-        spelled = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}" for c in self.mapping.prefix)
-        return f"writethrough_{spelled}"
+        return library_of(self.mapping.prefix)
 
     async def life(self) -> str:
         life = await self._call("life", None)
@@ -86,6 +86,22 @@ class CallEngine(Engine):
     @abstractmethod
     async def _call(self, function: str, key: str | bytes | None, *args: str | bytes | int) -> Any:
         """Run one of the recipe's functions, on a key if there is one; raises as `Engine` says."""
+
+
+OURS = "writethrough_"
+"""How the names of all libraries of ours begin."""
+
+_SPELLED = re.compile("_([0-9a-f]{2})")
+
+
+def library_of(prefix: str) -> str:
+    """The name of a mapping's recipe in Redis: the prefix with all but letters and digits spelled as hex."""
+    return OURS + "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):02x}" for c in prefix)
+
+
+def prefix_of(library: str) -> str:
+    """The prefix of the mapping whose recipe has this name."""
+    return _SPELLED.sub(lambda found: chr(int(found[1], 16)), library.removeprefix(OURS))
 
 
 def check_mine(done: bytes | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from redis.exceptions import ResponseError
 
 from gears.engines.base import CaptureStatus
-from gears.engines.calls import CallEngine, check_mine, recipe, version_of_recipe
+from gears.engines.calls import OURS, CallEngine, check_mine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, RedisRefused
 from gears.redis import send_once
 from gears.stream import DELETE_EVENTS, TICKET_TTL
@@ -42,14 +42,18 @@ class Function(CallEngine):
         return {"version": version_of_recipe(recipe("function.lua"), _table(config))} | config
 
     @cached_property
-    def _code(self) -> str:
+    def text(self) -> str:
         return f"#!lua name={self.library}\nlocal config = {_table(self._config)}\n{recipe('function.lua')}"
 
     async def install(self) -> bool:
         if (await self.status()).working:
             return False
-        await self.redis.execute_command("FUNCTION", "LOAD", "REPLACE", self._code)
+        await self.redis.execute_command("FUNCTION", "LOAD", "REPLACE", self.text)
         return True
+
+    async def libraries(self) -> list[str]:
+        found: Any = await self.redis.execute_command("FUNCTION", "LIST", "LIBRARYNAME", f"{OURS}*")
+        return [_fields(library)[b"library_name"].decode() for library in found]
 
     async def status(self) -> CaptureStatus:
         libraries: Any = await self.redis.execute_command("FUNCTION", "LIST", "LIBRARYNAME", self.library)
@@ -94,7 +98,10 @@ def _literal(value: str | int | frozenset[str]) -> str:
 
 
 def _description(library: list[Any]) -> str | None:
-    fields = dict(zip(library[::2], library[1::2], strict=True))
-    functions = [dict(zip(each[::2], each[1::2], strict=True)) for each in fields[b"functions"]]
+    functions = [_fields(each) for each in _fields(library)[b"functions"]]
     description = functions[0][b"description"] if functions else None
     return description.decode() if description else None
+
+
+def _fields(flat: list[Any]) -> dict[bytes, Any]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from redis.exceptions import RedisError, ResponseError
 
 from gears.engines.base import CaptureStatus
-from gears.engines.calls import CallEngine, recipe, version_of_recipe
+from gears.engines.calls import OURS, CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
 from gears.lock import OomLock
 from gears.redis import AWAY, send_once
@@ -72,6 +72,14 @@ class Gears1(CallEngine):
         config = {"queued": list(HELD_COMMANDS)}
         return {"version": version_of_recipe(self._code, repr(config))} | config
 
+    @cached_property
+    def text(self) -> str:
+        queued = {"queued": list(HELD_COMMANDS)} if self.mapping.hold else {}
+        return f"CONFIG = {self._config | queued!r}\n{self._code}"
+
+    async def libraries(self) -> list[str]:
+        return [name for name in map(_trigger, await self._registrations()) if name.startswith(OURS)]
+
     async def install(self) -> bool:
         if self.redis.connection_pool.connection_kwargs.get("db"):
             raise ConfigError("RedisGears 1.x works in database 0 only; leave the database out of REDIS_URL")
@@ -82,17 +90,20 @@ class Gears1(CallEngine):
         status = await self.status()
         if status.working:
             return False
-        if self.mapping.hold and await self._queued_version() != self._queued_config["version"]:
-            await self._execute(_QUEUED, self._queued_config)
-        if status.installed:
+        session = await self._mine()
+        if session and status.version is not None:
             await self._let_all_go()
+        if session and session["ID"].decode() != self.library:
+            await self.remove()  # somebody sent the text by itself: it isn't replaced by a session of our name
+        if not await self._queued_is_there():
+            await self._execute(_QUEUED, self._queued_config)
         await self._execute(self.library, self._config)
         return True
 
     async def _let_all_go(self) -> None:
         """Let those go that the recipe holds, until they have their answers: replacing it drops what is under way."""
         await self._trigger("close")
-        mine = set((await self._session(self.library)).get("registrations", []))
+        mine = set((await self._mine()).get("registrations", []))
         with anyio.move_on_after(_LETTING_GO):
             while True:
                 registrations = [found for found in await self._registrations() if found[b"id"] in mine]
@@ -108,9 +119,8 @@ class Gears1(CallEngine):
             if _MISSING not in str(error):
                 raise
             return CaptureStatus(self.name, installed=False, version=None, expected=expected)
-        session = await self._session(self.library)
-        complete = len(session.get("registrations", [])) == said["registrations"]
-        queued = not self.mapping.hold or await self._queued_version() == self._queued_config["version"]
+        complete = len((await self._mine()).get("registrations", [])) == said["registrations"]
+        queued = await self._queued_is_there()
         return CaptureStatus(
             self.name,
             installed=complete and queued,
@@ -122,7 +132,7 @@ class Gears1(CallEngine):
         )
 
     async def remove(self) -> bool:
-        registrations = (await self._session(self.library)).get("registrations", [])
+        registrations = (await self._mine()).get("registrations", [])
         for registration in registrations:
             await self.redis.execute_command("RG.UNREGISTER", registration)
         return bool(registrations)
@@ -139,13 +149,28 @@ class Gears1(CallEngine):
         reply = await self.redis.execute_command("RG.TRIGGER", self.library, verb)
         return reply[0] if isinstance(reply, list) else reply  # for the latter see the recipe
 
-    async def _queued_version(self) -> str | None:
-        """The version of the session that all mappings share; None when it, or a part of it, is missing."""
+    async def _queued_is_there(self) -> bool:
+        """Whether the commands of a MULTI are taken, where any are held: by the session that all mappings share."""
+        if not self.mapping.hold:
+            return True
         session = await self._session(_QUEUED)
         description = session.get("sessionDescription")
-        if not description or len(session.get("registrations", [])) != 2 * len(HELD_COMMANDS):
-            return None
-        return str(description.decode())
+        if description and len(session.get("registrations", [])) == 2 * len(HELD_COMMANDS):
+            return bool(description.decode() == self._queued_config["version"])
+        if session:
+            return False
+        return set(HELD_COMMANDS) <= set(
+            map(_trigger, await self._registrations())
+        )  # by a text that was sent by itself
+
+    async def _mine(self) -> dict[str, Any]:
+        """The mapping's session: that of our name, or the one of a text that was sent by itself; empty without any."""
+        session = await self._session(self.library)
+        if session:
+            return session
+        mine = {found[b"id"] for found in await self._registrations() if _trigger(found) == self.library}
+        sessions = map(_named, await self.redis.execute_command("RG.PYDUMPSESSIONS"))
+        return next((found for found in sessions if mine & set(found["registrations"])), {})
 
     async def _registrations(self) -> list[dict[bytes, Any]]:
         return [_pairs(found) for found in await self.redis.execute_command("RG.DUMPREGISTRATIONS")]
@@ -154,7 +179,7 @@ class Gears1(CallEngine):
         [session] = await self.redis.execute_command("RG.PYDUMPSESSIONS", "SESSIONS", name)
         if not isinstance(session, list):
             return {}
-        return {key.decode(): value for key, value in _pairs(session).items()}
+        return _named(session)
 
     async def _execute(self, session: str, config: dict[str, Any]) -> None:
         code = f"CONFIG = {config!r}\n{self._code}"
@@ -186,6 +211,16 @@ def _is_under_way(registration: dict[bytes, Any]) -> bool:
     """Whether it was called and hasn't answered."""
     counts = _pairs(registration[b"RegistrationData"])
     return bool(counts[b"numTriggered"] > sum(counts[name] for name in (b"numSuccess", b"numFailures", b"numAborted")))
+
+
+def _trigger(registration: dict[bytes, Any]) -> str:
+    """The trigger that is registered; empty where it is something else."""
+    arguments = _pairs(_pairs(registration[b"RegistrationData"])[b"args"])
+    return bytes(arguments.get(b"trigger", b"")).decode()
+
+
+def _named(session: list[Any]) -> dict[str, Any]:
+    return {key.decode(): value for key, value in _pairs(session).items()}
 
 
 def _pairs(reply: list[Any]) -> dict[bytes, Any]:

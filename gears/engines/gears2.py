@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from redis.exceptions import ResponseError
 
 from gears.engines.base import CaptureStatus
-from gears.engines.calls import CallEngine, recipe, version_of_recipe
+from gears.engines.calls import OURS, CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, RedisRefused
 from gears.redis import send_once
 from gears.stream import CAPTURED, DELETE_EVENTS, TICKET_TTL
@@ -19,10 +19,6 @@ class Gears2(CallEngine):
     """See `Engine`; the functions called here are those that `recipes/gears2.js` registers."""
 
     name: ClassVar[str] = "gears2"
-
-    @cached_property
-    def _code(self) -> str:
-        return f"#!js name={self.library} api_version=1.0\n{recipe('gears2.js')}"
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -42,14 +38,25 @@ class Gears2(CallEngine):
             "events": sorted(CAPTURED),
             "deletes": sorted(DELETE_EVENTS),
         }
-        return {"version": version_of_recipe(self._code, json.dumps(config, sort_keys=True))} | config
+        code = f"{self.library}\n{recipe('gears2.js')}"
+        return {"version": version_of_recipe(code, json.dumps(config, sort_keys=True))} | config
+
+    @cached_property
+    def text(self) -> str:
+        head = f"#!js name={self.library} api_version=1.0\nconst config = {json.dumps(self._config)};\n"
+        return head + recipe("gears2.js")
+
+    async def libraries(self) -> list[str]:
+        found = await self.redis.execute_command("TFUNCTION", "LIST")
+        names = [_as_dict(library)["name"].decode() for library in found]
+        return [name for name in names if name.startswith(OURS)]
 
     async def install(self) -> bool:
         status, failed = await self._inspect()
         if status.working:
             return False
-        config = json.dumps(self._config | {"failed_before": failed})  # Gears goes on counting when it is loaded again
-        await self.redis.execute_command("TFUNCTION", "LOAD", "REPLACE", "CONFIG", config, self._code)
+        config = json.dumps({"failed_before": failed})  # Gears goes on counting when it is loaded again
+        await self.redis.execute_command("TFUNCTION", "LOAD", "REPLACE", "CONFIG", config, self.text)
         return True
 
     async def status(self) -> CaptureStatus:
@@ -64,13 +71,14 @@ class Gears2(CallEngine):
         library = _as_dict(libraries[0])
         triggers = [_as_dict(trigger) for trigger in library.get("keyspace_triggers", [])]
         trigger = next((t for t in triggers if t.get("name") == b"capture"), None)
+        if trigger is None:
+            return CaptureStatus(self.name, installed=False, version=None, expected=expected), 0
         try:
             config = dict(json.loads(library.get("configuration") or b"{}"))
         except (TypeError, ValueError):
             config = {}
-        version = config.get("version")
-        if trigger is None:
-            return CaptureStatus(self.name, installed=False, version=version, expected=expected), 0
+        described = trigger.get("description")
+        version = described.decode(errors="replace").rpartition(" ")[2] if described else None
         error, failed, before = (
             trigger.get("last_error"),
             int(trigger.get("num_failed", 0)),

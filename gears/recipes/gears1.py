@@ -22,7 +22,8 @@ How RedisGears 1.2 behaves, and why this is built around it:
 
 A line `CONFIG = {...}` and `gears1_writes.py` stand before this text. CONFIG is either {version, queued}, or {name,
 version, prefix, stream, life, tag, acked, refused, aside, checked, lease, gone, ticket, ticket_ms, events, deletes,
-hold, hold_seconds}; `queued` and `hold` are the commands whose clients are held.
+hold, hold_seconds}, or both, for a text that is sent by itself; `queued` and `hold` are the commands whose clients are
+held.
 """
 
 import ctypes
@@ -314,18 +315,22 @@ def known(commands):
 
 
 def register_queued():
-    """Take the commands of a MULTI that RedisGears looks up by name."""
-    for command in CONFIG["queued"]:
-        on_command(rerun, trigger=command)
-        on_command(rerun, trigger=command.upper())
+    """Take the commands of a MULTI that RedisGears looks up by name, if nobody does yet; return how many names."""
+    names = [name for command in CONFIG["queued"] for name in (command, command.upper())]
+    if "name" in CONFIG:
+        taken = str(execute("RG.DUMPREGISTRATIONS"))
+        names = [name for name in names if f"'trigger', '{name}'" not in taken]
+    for name in names:
+        on_command(rerun, trigger=name)
+    return len(names)
 
 
-def register_mapping():
-    """Capture, hold, and listen to the worker."""
+def register_mapping(others):
+    """Capture, hold, and listen to the worker; `others` are registered in the same session."""
     state = shared()
     state.failures, state.closed_until = 0, 0.0  # of this version before it was registered again
     hooked = known(CONFIG["hold"])
-    CONFIG["registrations"] = len(hooked) + 2
+    CONFIG["registrations"] = len(hooked) + 2 + others
     GB("KeysReader", desc="writethrough").foreach(capture).register(
         prefix=CONFIG["prefix"] + ":*",
         mode="sync",
@@ -339,7 +344,6 @@ def register_mapping():
     on_command(control, trigger=CONFIG["name"])
 
 
-if "queued" in CONFIG:
-    register_queued()
-else:
-    register_mapping()
+queued = register_queued() if "queued" in CONFIG else 0
+if "name" in CONFIG:
+    register_mapping(queued)

@@ -7,10 +7,9 @@
 // Every entry names the life (`l`) in which it was captured: an unbroken stretch of Redis's memory. An entry of a key
 // that has a time to live carries its document (`d`), so that the commit needs no key.
 //
-// CONFIG: {version, prefix, database, stream, life, tag, acked, aside, checked, lease, gone, ticket, ticket_ms, events,
-// deletes}
+// Two lines stand before this text: `#!js name=...` and `const config = {version, prefix, database, stream, life, tag,
+// acked, aside, checked, lease, gone, ticket, ticket_ms, events, deletes};`.
 
-const config = redis.config;
 const events = new Set(config.events);
 const deletes = new Set(config.deletes);
 const appears = new Set(['rename_to', 'copy_to', 'restore', 'move_to']);
@@ -101,7 +100,7 @@ redis.registerKeySpaceTrigger('capture', config.prefix + ':', (client, data) => 
     const present = exists(client, data.key_raw);
     if (present && data.key !== null && isJson(client, data.key_raw)) keepDocument(client, data.key);
     if (deletes.has(data.event) && data.key !== null && !present) mark(client, data.key, id);
-}, {description: 'adds an entry to the sync stream for every write'});
+}, {description: 'adds an entry to the sync stream for every write, version ' + config.version});
 
 // What keeps a write from being made: a word for the caller, or null. What Redis may have forgotten is no condition.
 function obstacle(client, key, condition, expected, limit) {
