@@ -3,20 +3,102 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import anyio
+import typer
 from anyio import CancelScope
-from pymongo.errors import PyMongoError
-from redis.exceptions import RedisError
+from pymongo.errors import ConnectionFailure, PyMongoError
+from redis.exceptions import AuthenticationError, RedisError
+
+from gears import mongo_texts, redis_texts
+from gears.errors import (
+    BacklogFull,
+    CaptureMissing,
+    ConfigError,
+    CouldNotCompare,
+    ForeignKey,
+    OutcomeUnknown,
+    RedisAway,
+    RedisRefused,
+    Unchecked,
+)
+from gears.groups import leaves
+from gears.lane import AWAY
 
 _SILENT = 0.5
 """Seconds without an answer after which it is said who doesn't give it."""
 
 Ask = Callable[[], Awaitable[object]]
 """Asks a server anything."""
+
+
+FAILURES = (
+    BacklogFull,
+    CaptureMissing,
+    ConfigError,
+    CouldNotCompare,
+    ForeignKey,
+    OutcomeUnknown,
+    RedisAway,
+    RedisRefused,
+    Unchecked,
+    RedisError,
+    PyMongoError,
+    *AWAY,
+)
+"""What a command says in one line."""
+
+CANNOT = 2
+"""The exit code of a command that couldn't do its work."""
+
+
+@contextmanager
+def failing_plainly() -> Iterator[None]:
+    """End the command with one line on stderr and exit code 2 where what is in the block fails, alone or in a group."""
+    try:
+        yield
+    except FAILURES as error:
+        complain(explain(error))
+    except BaseExceptionGroup as errors:
+        others = errors.split(FAILURES)[1]
+        if others is not None:
+            raise others from None
+        complain("; ".join(dict.fromkeys(map(explain, leaves(errors)))))
+    else:
+        return
+    raise typer.Exit(CANNOT)
+
+
+def complain(text: str) -> None:
+    """Say on stderr what is wrong, in one line that begins with the command's name."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.stem == "__main__" else program.stem
+    sys.stderr.write(f"{name}: {' '.join(text.split())}\n")
+    sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """What others wrote, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def explain(error: BaseException) -> str:
+    """What is wrong and what to do about it, for a person who runs a command."""
+    match error:
+        case ConnectionFailure():
+            return f"{mongo_texts.held_up(error)}; see that it runs, and that MONGO_URI is right"
+        case PyMongoError():
+            return mongo_texts.held_up(error)
+        case AuthenticationError():
+            return f"{redis_texts.describe(error)}; correct REDIS_URL"
+        case _ if isinstance(error, (RedisAway, *AWAY)):
+            return f"{redis_texts.describe(error)}; see that it runs, and that REDIS_URL is right"
+        case _:
+            return redis_texts.describe(error)
 
 
 def run_command(work: Callable[[], Awaitable[int]]) -> int:

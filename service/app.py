@@ -1,6 +1,6 @@
 """The application: everything put together, for one process."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -75,8 +75,9 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_follow, watermarks)
                 tasks.start_soon(keys.run)
+                tasks.start_soon(_keep_up, "following the watermark", watermarks.run)
+                tasks.start_soon(_keep_up, "watching the servers", probes.watch)
                 yield
                 tasks.cancel_scope.cancel()
         finally:
@@ -109,11 +110,11 @@ def create_app(settings: Settings) -> Starlette:
     return app
 
 
-async def _follow(watermarks: Watermarks) -> None:
-    """Follow the watermarks, come what may: without them no write would ever be confirmed."""
+async def _keep_up(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do this, come what may: without the watermarks, no write would ever be confirmed."""
     while True:
         try:
-            await watermarks.run()
+            await work()
         except Exception:
-            log.exception("following the watermark failed; starting again")
+            log.exception(f"{what} failed; starting again")
             await anyio.sleep(1)

@@ -13,6 +13,9 @@ OK_BUT = "ok, but "
 
 _FRESH_SECONDS = 0.5
 
+_WATCH_SECONDS = 0.4
+"""Between checks; with the time that a server is given to answer, trouble is said within two seconds."""
+
 log = structlog.get_logger()
 
 Checks = dict[str, str]
@@ -36,7 +39,7 @@ def is_ready(checks: Checks) -> bool:
 
 
 class Readiness:
-    """The latest checks, made again when they are older than half a second.
+    """The latest checks, made again all the time, and when they are asked for and older than half a second.
 
     Args:
         inspector: asks Redis and MongoDB.
@@ -51,10 +54,20 @@ class Readiness:
         self._checked_at = float("-inf")
         self._was_ready: bool | None = None
 
-    async def checks(self) -> Checks:
-        """The present checks."""
+    async def watch(self) -> None:
+        """Make the checks all the time, so that the log says unasked when they turn out otherwise."""
+        while True:
+            await self.checks(fresh_for=0)
+            await anyio.sleep(_WATCH_SECONDS)
+
+    async def checks(self, *, fresh_for: float = _FRESH_SECONDS) -> Checks:
+        """The present checks.
+
+        Args:
+            fresh_for: how many seconds old they may be.
+        """
         async with self._lock:
-            if monotonic() - self._checked_at > _FRESH_SECONDS:
+            if monotonic() - self._checked_at > fresh_for:
                 inspection = await self._inspector.inspect(thorough=False)
                 self._checks = checks_of(inspection, backlog_limit=self._backlog_limit)
                 self._checked_at = monotonic()
@@ -82,7 +95,7 @@ def _worker(state: MappingState) -> str:
         return state.errors.get("backlog", "unknown")
     worker = state.backlog.worker
     if worker is None:
-        return "no worker; run: python -m worker"
+        return "no worker; run: writethrough worker"
     if worker.state != "committing":
         return f"{worker.state}: {worker.reason}"
     return f"{OK_BUT}{worker.aside} keys are set aside: {worker.aside_reason}" if worker.aside else OK

@@ -182,7 +182,7 @@ async def test_a_lost_subscription_is_followed_by_a_sweep(own_stack: Stack) -> N
     async def swept() -> bool:
         return [because.partition(":")[0] for because in await sweeps(own_stack)] == [
             "start",
-            "changes may have been missed",
+            "changes may have been missed, since reconciling had stopped",
         ]
 
     await eventually(swept)

@@ -11,6 +11,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from redis.exceptions import RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
+from gears.backlog import read_backlog
 from gears.engines import Engine, open_engine
 from gears.errors import (
     CaptureMissing,
@@ -25,6 +26,7 @@ from gears.errors import (
 )
 from gears.failpoint import reached
 from gears.give_back_store import GiveBackStore
+from gears.groups import leaves, reasons
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError
 from gears.mongo_texts import held_up
@@ -32,9 +34,9 @@ from gears.redis import AWAY, Redis, own_wire, server_run
 from gears.settings import Settings
 from gears.stream import Names
 from worker.commit import Committer
-from worker.groups import leaves, reasons
 from worker.lease import Lease, process_name
 from worker.listen import Listener
+from worker.progress import Progress
 from worker.reconcile import request_sweep
 from worker.reporter import Reporter
 from worker.supervise import supervise
@@ -73,6 +75,7 @@ class Leader:
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
         self._warned: set[str] = set()
         self._put_back = False
+        self._standing_by = False
 
     async def run(self) -> None:
         """Lead whenever nobody else does, until cancelled."""
@@ -84,8 +87,9 @@ class Leader:
         while True:
             lease = Lease(self._redis, Names(self._mapping.prefix).lease, self._settings.lease_ttl)
             try:
-                await lease.hold(lambda lease=lease: self._lead(lease))  # type: ignore[misc]
+                led = await lease.hold(lambda lease=lease: self._lead(lease))  # type: ignore[misc]
                 failed = ""
+                await self._stand_by(led)
             except* _RESTART as errors:
                 reason = reasons(errors)
                 if reason != failed:
@@ -100,6 +104,13 @@ class Leader:
                     self._log.error("committing crashed; trying again", reason=reason[:500], exc_info=errors)
                 failed = reason
             await anyio.sleep(_STANDBY_POLL)
+
+    async def _stand_by(self, led: bool) -> None:
+        """Say once that another committer is at work, and which."""
+        if not led and not self._standing_by:
+            worker = (await read_backlog(self._redis, self._mapping)).worker
+            self._log.info("standing by: another committer is at work", committer=worker.owner if worker else None)
+        self._standing_by = not led
 
     async def _sweep_up(self) -> None:
         """Have swept what arrives in MongoDB after another committer took over, such as a document deleted since."""
@@ -174,7 +185,14 @@ class Leader:
 
     async def _warm(self, engine: Engine, reporter: Reporter, committer: Committer) -> None:
         """Give Redis all that only MongoDB holds: until then plain clients find it absent; the API reads it there."""
-        warm = Warm(self._redis, self._store, engine, committer, on_progress=reporter.warming)
+        pace = Progress()
+
+        def advance(done: int, total: int) -> None:
+            reporter.warming(done, total)
+            if (said := pace.said(done, total)) is not None:
+                self._log.info("warming Redis", **said._asdict())
+
+        warm = Warm(self._redis, self._store, engine, committer, on_progress=advance)
         while True:
             try:
                 given = await warm.run()

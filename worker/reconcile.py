@@ -18,6 +18,7 @@ from gears.audit_store import AuditStore
 from gears.backlog import WorkerState, read_backlog
 from gears.engines import open_engine
 from gears.errors import CaptureMissing, ConfigError, CouldNotCompare, LeaseLost, OutcomeUnknown, RedisAway
+from gears.groups import reasons
 from gears.mapping import Mapping
 from gears.mongo import Document, MongoError
 from gears.reconciling import read_reconciler
@@ -25,7 +26,6 @@ from gears.redis import AWAY, Redis, RedisError
 from gears.settings import Settings
 from gears.stream import Names
 from worker.audit import Audit
-from worker.groups import reasons
 from worker.lease import Lease, process_name
 from worker.recheck import Recheck
 from worker.reporter import ReconcilerReporter
@@ -68,7 +68,7 @@ class Reconciler:
     async def _back_off(self, event: str, reason: str, **more: Any) -> None:
         if not self._failing:
             self._log.error(event, reason=reason, **more)
-            self._because = f"changes may have been missed: {reason}"
+            self._because = f"changes may have been missed, since reconciling had stopped: {reason}"
         self._failing = True
         await anyio.sleep(self._backoff)
         self._backoff = min(self._backoff * 2, _MAX_BACKOFF)

@@ -1,17 +1,18 @@
 """An audit for people: how far it is while it runs, and what it found."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from time import monotonic
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from gears.audit_report import AuditReport
-
-_PLAIN_EVERY = 5.0
+from gears.command import printable
+from worker.progress import Progress
 
 _COUNTS = (
     *("equal", "missing", "stale", "ahead", "repaired", "refused", "cold", "deleted", "foreign", "legacy", "unsettled"),
@@ -30,10 +31,10 @@ def progress(verb: str) -> Iterator[Advance]:
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _plain(console, verb)
+        yield _plain(verb)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(show_speed=True))
-    with Progress(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console) as bar:
+    with Bars(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console) as bar:
         tasks = {}
 
         def advance(prefix: str, done: int, total: int) -> None:
@@ -46,21 +47,15 @@ def progress(verb: str) -> Iterator[Advance]:
         yield advance
 
 
-def _plain(console: Console, verb: str) -> Advance:
-    started = said = monotonic()
+def _plain(verb: str) -> Advance:
+    pace = Progress()
 
     def advance(prefix: str, done: int, total: int) -> None:
-        nonlocal said
-        if monotonic() - said < _PLAIN_EVERY or not done:
-            return
-        said = monotonic()
-        left = (said - started) * (total - done) / done
-        rate = done / (said - started)
-        console.print(
-            f"{verb} {prefix}: {done:,} of about {total:,}, {rate:,.0f}/s, {left:.0f} s left",
-            soft_wrap=True,
-            markup=False,
-        )
+        said = pace.said(done, total)
+        if said is not None:
+            far = f"{said.done:,} of about {said.total:,}, {said.per_second:,}/s, {said.seconds_left:,} s left"
+            sys.stderr.write(f"{verb} {prefix}: {far}\n")
+            sys.stderr.flush()
 
     return advance
 
@@ -68,6 +63,9 @@ def _plain(console: Console, verb: str) -> Advance:
 def report_table(report: AuditReport) -> None:
     """Print a report on stdout."""
     console = Console()
+    if not console.is_terminal:
+        sys.stdout.writelines(line + "\n" for line in _plain_lines(report))
+        return
     outcome = f"[bold red]{_outcome(report)}[/]" if report.left else _outcome(report)
     console.print(f"[bold]{_plainly(report.mapping)}[/]: {outcome}, {report.documents_per_second:,.0f}/s")
     console.print(", ".join(f"{name} {getattr(report, name):,}" for name in _COUNTS))
@@ -83,6 +81,19 @@ def report_table(report: AuditReport) -> None:
     console.print(examples)
 
 
+def _plain_lines(report: AuditReport) -> Iterator[str]:
+    """The same for what is no terminal: a line each, however long."""
+    yield printable(f"{report.mapping}: {_outcome(report)}, {report.documents_per_second:,.0f}/s")
+    yield ", ".join(f"{name} {getattr(report, name):,}" for name in _COUNTS)
+    yield from map(printable, report.warnings)
+    for kind, found in report.examples.items():
+        for example in found:
+            fields = f", fields {', '.join(example.fields)}" if example.fields else ""
+            reason = f", not repaired because {example.reason}" if example.reason else ""
+            seen = f"Redis as of {example.redis}, MongoDB {example.mongodb or '-'}"
+            yield printable(f"{kind} {example.key}: {seen}{fields}{reason}")
+
+
 def report_lines(reports: Sequence[AuditReport]) -> Iterator[str]:
     """A line for each report."""
     for report in reports:
@@ -90,7 +101,7 @@ def report_lines(reports: Sequence[AuditReport]) -> Iterator[str]:
         said = (
             f"{report.mapping}  {report.started_at:%Y-%m-%d %H:%M:%S}  {report.because}: {_outcome(report)}; {counts}"
         )
-        yield _printable(said.removesuffix("; "))
+        yield printable(said.removesuffix("; "))
 
 
 def _outcome(report: AuditReport) -> str:
@@ -100,9 +111,4 @@ def _outcome(report: AuditReport) -> str:
 
 def _plainly(text: str) -> str:
     """What others wrote, as markup that shows just that."""
-    return escape(_printable(text))
-
-
-def _printable(text: str) -> str:
-    """What others wrote, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape(printable(text))
