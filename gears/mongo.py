@@ -112,6 +112,12 @@ async def ping(client: "AsyncIOMotorClient[Document]", *, timeout: float) -> Non
         await client.admin.command("ping")
 
 
+async def see_server(client: "AsyncIOMotorClient[Document]", *, timeout: float) -> Document:
+    """What the server says of itself: `hello`, and its version; raises `MongoError`."""
+    with within(timeout):
+        return await client.admin.command("hello") | {"version": (await client.server_info())["version"]}
+
+
 class Store:
     """One mapping's documents in MongoDB, and what the system keeps beside them."""
 
@@ -174,6 +180,11 @@ class Store:
     async def tidy(self) -> list[str]:
         """Ensure the indexes without which only space or time is lost; see `gears.tidy.ensure_tidy`."""
         return await ensure_tidy(self._dead_letters, self._tombstones, days=TOMBSTONE_DAYS)
+
+    async def try_write(self) -> None:
+        """Have a write acknowledged as commits are, which changes nothing; raises `MongoError`."""
+        nobody = {"_id": ""}  # no key is empty
+        await self._tombstones.update_one(nobody, {"$set": {"v": Int64(0)}})
 
     async def simple(self) -> pymongo.collation.Collation | None:
         """What strings are compared by, so that ids are exact, where the collection has another collation by itself.

@@ -1,17 +1,23 @@
 """`python -m service`: the API, or with `--embedded` everything that it needs as well."""
 
-import sys
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
-import anyio
 import typer
-from pydantic import ValidationError
 
-from gears.errors import ConfigError
-from gears.settings import Settings
-from service.server import serve
+from service.commands import (
+    DATA,
+    HOST,
+    MONGO_PORT,
+    PORT,
+    REDIS_PORT,
+    DataOption,
+    HostOption,
+    MongoPortOption,
+    PortOption,
+    RedisPortOption,
+    run,
+    serve,
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -20,32 +26,15 @@ app = typer.Typer(add_completion=False)
 def main(
     *,
     embedded: Annotated[bool, typer.Option("--embedded", help="Start Redis, MongoDB and the worker, too.")] = False,
-    host: Annotated[str, typer.Option(envvar="HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Port of the API.")] = 8000,
-    redis_port: Annotated[
-        int, typer.Option(envvar="REDIS_PORT", min=1, max=65535, help="Of the embedded Redis.")
-    ] = 6379,
-    mongo_port: Annotated[
-        int, typer.Option(envvar="MONGO_PORT", min=1, max=65535, help="Of the embedded MongoDB.")
-    ] = 27017,
-    data: Annotated[Path, typer.Option(envvar="DATA", help="Folder for the embedded servers' data.")] = Path(".data"),
+    host: HostOption = HOST,
+    port: PortOption = PORT,
+    redis_port: RedisPortOption = REDIS_PORT,
+    mongo_port: MongoPortOption = MONGO_PORT,
+    data: DataOption = DATA,
 ) -> None:
-    try:
-        if embedded:
-            from service.embedded.launcher import run_embedded  # needs an extra that others don't install
-
-            run = partial(run_embedded, host=host, port=port, redis_port=redis_port, mongo_port=mongo_port, data=data)
-            raise typer.Exit(anyio.run(run))
-        serve(Settings(), host=host, port=port)
-    except ValidationError as error:
-        _fail("; ".join(f"{each['loc'][0]}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors()))
-    except ConfigError as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> None:
-    sys.stderr.write(f"service: {message}\n")
-    raise typer.Exit(2)
+    if embedded:
+        run(host, port, redis_port, mongo_port, data)
+    serve(host, port)
 
 
 if __name__ == "__main__":

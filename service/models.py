@@ -1,8 +1,11 @@
 """What documents must look like: the tutorial's todo, and models that mappings name by import path."""
 
+import sys
 from collections.abc import Iterable
 from datetime import date
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -54,7 +57,7 @@ def _load(mapping: Mapping) -> Model | None:
         return Todo if (mapping.prefix, mapping.id_field) == ("todos", "id") else None
     module, _, name = mapping.model.rpartition(".")
     try:
-        model = getattr(import_module(module), name)
+        model = getattr(_import(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"MAPPINGS: the model {mapping.model} of {mapping.prefix!r} can't be loaded: {error}"
@@ -63,6 +66,14 @@ def _load(mapping: Mapping) -> Model | None:
         raise ConfigError(f"MAPPINGS: {mapping.model}, the model of {mapping.prefix!r}, is no pydantic model")
     _check_id(mapping, model)
     return model
+
+
+def _import(module: str) -> ModuleType:
+    """A module of the project from whose folder this was started; all that is installed comes first."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    return import_module(module)
 
 
 def unwrapped(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Fixtures: `stack` is shared by tests that hurt nobody; `own_stack` is a test's own, to be hurt."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import httpx
@@ -10,6 +10,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from tests import mongo
+from tests.commands import Commands
 from tests.stack import Stack
 
 
@@ -70,3 +71,11 @@ def redis(stack: Stack) -> Redis:
 def new_id() -> str:
     """An id nobody else uses."""
     return uuid4().hex
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Runs `writethrough`."""
+    commands = Commands()
+    yield commands
+    commands.close()

@@ -1,7 +1,6 @@
 """`python -m worker`: the write-through worker."""
 
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated
@@ -9,21 +8,21 @@ from typing import Annotated
 import anyio
 import typer
 from anyio import CancelScope
-from pydantic import ValidationError
 
 from gears import logging
-from gears.command import exit_at_once, run_command
-from gears.errors import ConfigError
+from gears.command import exit_at_once, failing_plainly, run_command
 from gears.memory import give_back_large_blocks
 from gears.mongo import close_client, open_client
 from gears.redis import connect
-from gears.settings import Settings
+from gears.settings import Settings, read_settings
 from worker import commands
 from worker.lead import Leader
+from worker.left_behind import tell_left_behind
 from worker.reconcile import Reconciler
 
 app = typer.Typer(add_completion=False, help="Brings what the recipe captured to MongoDB.")
 
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a mapping on stdout.")]
 MappingOption = Annotated[str | None, typer.Option(help="Only the mapping with this prefix.")]
 
 
@@ -47,19 +46,15 @@ def reconcile() -> None:
 
 
 def _work(*roles: type[Leader] | type[Reconciler]) -> None:
-    try:
-        settings = Settings()
-        anyio.run(partial(_run, settings, roles), backend_options={"use_uvloop": True})
-    except (ConfigError, ValidationError) as error:
-        sys.stderr.write(f"worker: {error}\n")
-        raise typer.Exit(2) from None
+    with failing_plainly():
+        anyio.run(partial(_run, read_settings(), roles), backend_options={"use_uvloop": True})
     exit_at_once(0)
 
 
 @app.command()
 def audit(
     repair: Annotated[bool, typer.Option("--repair", help="Repair missing, stale and ahead keys.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a mapping on stdout.")] = False,
+    as_json: JsonOption = False,
     listing: Annotated[bool, typer.Option("--list", help="Compare nothing, list the reports that are kept.")] = False,
     mapping: MappingOption = None,
 ) -> None:
@@ -70,17 +65,14 @@ def audit(
 
 
 @app.command()
-def restore(mapping: MappingOption = None) -> None:
+def restore(as_json: JsonOption = False, mapping: MappingOption = None) -> None:
     """Give Redis all documents that only MongoDB holds; doing it again goes on where it was interrupted."""
-    _finish(lambda settings: commands.restore(settings, mapping))
+    _finish(lambda settings: commands.restore(settings, mapping, as_json=as_json))
 
 
 def _finish(work: Callable[[Settings], Awaitable[int]]) -> None:
-    try:
-        code = run_command(partial(work, Settings()))
-    except (ConfigError, ValidationError) as error:
-        sys.stderr.write(f"worker: {error}\n")
-        raise typer.Exit(2) from None
+    with failing_plainly():
+        code = run_command(partial(work, read_settings()))
     raise typer.Exit(code)
 
 
@@ -92,6 +84,7 @@ async def _run(settings: Settings, roles: Sequence[type[Leader] | type[Reconcile
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
+            tasks.start_soon(tell_left_behind, redis, settings)
             for mapping in settings.mappings:
                 for role in roles:
                     tasks.start_soon(role(redis, mongo, mapping, settings).run)

@@ -1,6 +1,8 @@
-"""`python -m worker audit` and `restore`."""
+"""The commands `audit` and `restore`."""
 
+import json
 import sys
+from dataclasses import asdict
 
 from gears.audit_store import KEPT_AUDITS, AuditStore
 from gears.engines import Engine
@@ -70,12 +72,13 @@ async def list_audits(settings: Settings, prefix: str | None, *, as_json: bool) 
     return await for_each(settings, prefix, work, "could not be listed")
 
 
-async def restore(settings: Settings, prefix: str | None) -> int:
+async def restore(settings: Settings, prefix: str | None, *, as_json: bool) -> int:
     """Give Redis all cold documents and say how many; returns the exit code.
 
     Args:
         settings: where the servers are.
         prefix: only for the mapping with this prefix; None for all.
+        as_json: one JSON object a mapping on stdout instead of a line.
 
     Raises:
         ConfigError: a setting can't be used, or there is no such mapping.
@@ -84,6 +87,9 @@ async def restore(settings: Settings, prefix: str | None) -> int:
 
         async def work(redis: Redis, store: AuditStore, engine: Engine) -> int:
             restored = await Restore(redis, store, engine, patience=settings.mongo_timeout, on_progress=advance).run()
+            if as_json:
+                sys.stdout.write(json.dumps({"mapping": store.mapping.prefix} | asdict(restored)) + "\n")
+                return LEFT if restored.left else DONE
             sys.stdout.write(
                 f"{store.mapping.prefix}: {restored.given:,} documents given to Redis; "
                 f"{restored.present:,} were there; {restored.left:,} left alone, being written to or deleted\n"

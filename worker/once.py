@@ -1,33 +1,20 @@
 """Work that is done once for each mapping, by a command, for a person or a script."""
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from gears.audit_store import AuditStore
-from gears.command import saying_whom
+from gears.command import CANNOT, FAILURES, complain, explain, saying_whom
 from gears.engines import Engine, open_engine
-from gears.errors import CaptureMissing, ConfigError, CouldNotCompare, OutcomeUnknown, RedisAway, RedisRefused
+from gears.errors import ConfigError
+from gears.groups import reasons
 from gears.mapping import Mapping
-from gears.mongo import MongoError, addresses, close_client, open_client, ping
-from gears.redis import AWAY, Redis, RedisError, address, connect
+from gears.mongo import addresses, close_client, open_client, ping
+from gears.redis import Redis, address, connect
 from gears.settings import Settings
-from worker.groups import reasons
 
-DONE, LEFT, FAILED = 0, 1, 2
+DONE, LEFT, FAILED = 0, 1, CANNOT
 """Exit codes: all is well, something is left to do, it could not be done."""
-
-_FAILURES = (
-    CaptureMissing,
-    ConfigError,
-    CouldNotCompare,
-    OutcomeUnknown,
-    RedisAway,
-    RedisRefused,
-    RedisError,
-    MongoError,
-    *AWAY,
-)
 
 Work = Callable[[Redis, AuditStore, Engine], Awaitable[int]]
 """What is done for a mapping; returns an exit code."""
@@ -58,14 +45,19 @@ async def for_each(settings: Settings, prefix: str | None, work: Work, failure: 
                 }
             ),
         ):
+            try:
+                await redis.ping()
+                await ping(mongo, timeout=settings.mongo_timeout)
+            except FAILURES as error:
+                complain(f"{', '.join(mapping.prefix for mapping in mappings)} {failure}: {explain(error)}")
+                return FAILED
             for mapping in mappings:
                 code = FAILED
                 try:
-                    await ping(mongo, timeout=settings.mongo_timeout)
                     engine = await open_engine(redis, mapping, settings.engine)
                     code = await work(redis, AuditStore(mongo, mapping), engine)
-                except* _FAILURES as errors:
-                    sys.stderr.write(f"worker: {mapping.prefix} {failure}: {reasons(errors)}\n")
+                except* FAILURES as errors:
+                    complain(f"{mapping.prefix} {failure}: {reasons(errors)}")
                 worst = max(worst, code)
     finally:
         close_client(mongo)

