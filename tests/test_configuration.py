@@ -1,5 +1,6 @@
 """Settings: from the environment, from the file that WT_CONFIG names, and what is said of those that can't be used."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_a_file_names_settings_and_has_mappings_as_tables(monkeypatch: pytest.Mo
     assert (users.model, users.hold) == ("shop.models.User", 0.0)
     assert source_of("WT_COMMIT_TIMEOUT") == str(tmp_path / "writethrough.toml")
     assert source_of("WT_COLD") == "default"
+
+
+def test_the_file_in_the_docs_can_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "commands.md").read_text()
+    [example] = re.findall(r"^```toml\n(.*?)^```", docs, re.M | re.S)
+    configured(monkeypatch, tmp_path, example)
+    _, books = read_settings().mappings
+    assert (books.id_field, books.id_type_name, books.model, books.hold) == ("isbn", "str", "shop.models.Book", 0.0)
 
 
 def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
