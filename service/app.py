@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import structlog
@@ -32,6 +33,7 @@ from service.probes import Probes
 from service.resource import Resource
 from service.sync import Sync
 from service.tokens import load_tokens
+from service.watch import watch
 
 log = structlog.get_logger()
 
@@ -77,7 +79,7 @@ def create_app(settings: Settings) -> Starlette:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(keys.run)
                 tasks.start_soon(_keep_up, "following the watermark", watermarks.run)
-                tasks.start_soon(_keep_up, "watching the servers", probes.watch)
+                tasks.start_soon(_keep_up, "watching the servers", partial(watch, redis, mongo))
                 yield
                 tasks.cancel_scope.cancel()
         finally:

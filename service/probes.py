@@ -27,10 +27,6 @@ class Probes:
         self._metrics = metrics
         self._backlog_limit = backlog_limit
 
-    async def watch(self) -> None:
-        """Look after what readiness depends on, until cancelled; the log tells when it changes."""
-        await self._readiness.watch()
-
     async def health(self, request: Request) -> Response:
         """200 as long as this process answers at all."""
         return Response(b'{"status":"ok"}', media_type="application/json")

@@ -13,9 +13,6 @@ OK_BUT = "ok, but "
 
 _FRESH_SECONDS = 0.5
 
-_WATCH_SECONDS = 0.4
-"""Between checks; with the time that a server is given to answer, trouble is said within two seconds."""
-
 log = structlog.get_logger()
 
 Checks = dict[str, str]
@@ -39,7 +36,7 @@ def is_ready(checks: Checks) -> bool:
 
 
 class Readiness:
-    """The latest checks, made again all the time, and when they are asked for and older than half a second.
+    """The latest checks, made again when they are older than half a second.
 
     Args:
         inspector: asks Redis and MongoDB.
@@ -54,20 +51,10 @@ class Readiness:
         self._checked_at = float("-inf")
         self._was_ready: bool | None = None
 
-    async def watch(self) -> None:
-        """Make the checks all the time, so that the log says unasked when they turn out otherwise."""
-        while True:
-            await self.checks(fresh_for=0)
-            await anyio.sleep(_WATCH_SECONDS)
-
-    async def checks(self, *, fresh_for: float = _FRESH_SECONDS) -> Checks:
-        """The present checks.
-
-        Args:
-            fresh_for: how many seconds old they may be.
-        """
+    async def checks(self) -> Checks:
+        """The present checks."""
         async with self._lock:
-            if monotonic() - self._checked_at > fresh_for:
+            if monotonic() - self._checked_at > _FRESH_SECONDS:
                 inspection = await self._inspector.inspect(thorough=False)
                 self._checks = checks_of(inspection, backlog_limit=self._backlog_limit)
                 self._checked_at = monotonic()

@@ -41,6 +41,8 @@ async def test_what_any_client_sends_is_the_recipe(kind: KindStack, commands: Co
         await redis.execute_command(*load, text)
     try:
         assert [each["working"] for each in await commands.reports(kind, "recipe status")] == [True, True]
+        engine = await open_engine(redis, kind.settings.mappings[0])
+        assert sorted(await engine.libraries()) == ["writethrough_notes", "writethrough_todos"]
         assert [each["changed"] for each in await commands.reports(kind, "recipe install")] == [False, False]
         if kind.kind.engine == "gears2":
             await kind.set("1", {"n": 1})
