@@ -23,7 +23,7 @@ async def watch(redis: Redis, mongo: "AsyncIOMotorClient[Document]") -> None:
     """Ask both servers all the time, until cancelled; the log has a line when one goes away, and when it is back."""
     servers: Mapping[str, Ask] = {
         f"Redis at {address(redis)}": redis.ping,
-        f"MongoDB at {addresses(mongo)}": partial(ping, mongo, timeout=_WITHIN),
+        f"MongoDB at {addresses(mongo)}": partial(ping, mongo, timeout=_WITHIN * 0.8),
     }
     async with anyio.create_task_group() as tasks:
         for server, ask in servers.items():
@@ -45,7 +45,7 @@ async def _watch(server: str, ask: Ask) -> None:
 async def _reason(ask: Ask) -> str:
     """Why it doesn't answer; empty when it does."""
     try:
-        with anyio.fail_after(_WITHIN + 0.1):  # the driver's own deadline comes first, and says why
+        with anyio.fail_after(_WITHIN):  # the driver's own deadline comes first, and says why
             await ask()
     except TimeoutError:
         return f"no answer within {_WITHIN:g} s"
