@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -46,7 +47,8 @@ async def impatient(stack: Stack) -> AsyncIterator[Process]:
 
 def impatient_api(stack: Stack, port: int) -> Process:
     child = servers.api(replace(stack.setup, port=port))
-    command = tuple("tests.impatient" if part == "service" else part for part in child.command)
+    arguments = child.command[child.command.index("service") + 1 :]
+    command = (sys.executable, "-m", "tests.impatient", *arguments)
     return Process(replace(child, name=f"impatient-{port}", command=command), stack.folder, stack.env)
 
 

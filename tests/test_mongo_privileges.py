@@ -83,8 +83,8 @@ class Recorded(Stack):
 
 
 def _recorded(child: Child) -> Child:
-    python, option, module, *arguments = child.command
-    return replace(child, command=(python, option, "tests.recorded", module, *arguments))
+    command = child.command[child.command.index("-m") + 1 :]
+    return replace(child, command=(sys.executable, "-m", "tests.recorded", *command))
 
 
 async def test_each_role_grants_what_is_asked_for_and_nothing_more(tmp_path: Path) -> None:
