@@ -1,13 +1,14 @@
 """Cold documents are kept, unless a team without eviction asks for their deletion and nothing speaks against it."""
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from gears.engines import Engine, open_engine
-from gears.stream import EntryId
+from gears.log import Acked
 from tests.engines import uncaptured
 from tests.stack import Stack, eventually
 from tests.test_audit import audit
@@ -77,9 +78,12 @@ async def test_not_where_redis_may_evict(own_stack: Stack, half_cold: Engine, po
 
 async def test_not_where_redis_has_forgotten_something(own_stack: Stack, half_cold: Engine) -> None:
     await own_stack.worker.kill()  # it would give back what was forgotten
-    watermark: Any = await half_cold.redis.getdel(half_cold.names.watermark)
-    assert "Redis has forgotten what it held" in await kept(own_stack)
-    await half_cold.redis.set(half_cold.names.watermark, f"{EntryId.parse(watermark).ms + 1}-0")
+    checked: Any = await half_cold.redis.getdel(half_cold.names.checked)
+    assert "Redis may have forgotten what it held" in await kept(own_stack)
+    await half_cold.redis.set(half_cold.names.checked, checked)
+    acked: Any = await half_cold.redis.get(half_cold.names.acked)
+    known = Acked.parse(acked)
+    await half_cold.redis.set(half_cold.names.acked, str(replace(known, version=known.version + 1)))
     assert "they don't belong together" in await kept(own_stack)
 
 

@@ -100,7 +100,7 @@ async def test_each_role_grants_what_is_asked_for_and_nothing_more(tmp_path: Pat
     finally:
         await stack.close()
     for role, requests in stack.requests.items():
-        assert needed(requests) == granted(role, stack)
+        assert needed(requests) == granted(role, stack), role
 
 
 async def serve(stack: Stack) -> None:
@@ -139,8 +139,8 @@ async def repair(stack: Recorded) -> None:
 
 
 async def rewind(stack: Recorded) -> None:
-    """Redis is emptied; what it had is given back when somebody says so."""
-    await stack.client.delete("/notes/a")
+    """Redis is emptied; what it had is given back when somebody says so, and a token of before is asked about."""
+    token = (await stack.client.delete("/notes/a")).headers["Sync-Token"]
     await stack.worker.stop()
     await stack.redis_client.flushall()
     worker = stack.worker.armed(WT_REWIND="report")
@@ -152,6 +152,8 @@ async def rewind(stack: Recorded) -> None:
     finally:
         await worker.stop()
     await stack.worker.start()
+    assert (await stack.client.put("/notes/c", json={})).status_code == 201
+    assert (await stack.client.get(f"/sync/{token}")).json()["committed"]
 
 
 async def mend_duplicates(stack: Recorded) -> None:
