@@ -5,7 +5,7 @@
 # make bench  ours beside what people do instead; MONGO=<url> for a MongoDB of your own, QUICK=--quick to try it
 # make lint   ruff and mypy
 # make spec   the protocol's model by TLC, which needs Java; FULL=1 for larger bounds, MUTANTS=1 leaves out each mechanism;
-#             MAVEN_REPO names another place than Maven Central to fetch TLC from
+#             MINUTES=60 is how long one configuration may take; MAVEN_REPO names another place than Maven Central to fetch TLC from
 # make clean  removes the virtualenv and caches; the data stays
 
 VENV := .venv
@@ -34,7 +34,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 spec:
-	@MAVEN_REPO='$(MAVEN_REPO)' nice "$(PYTHON)" docs/protocol/check.py $(or $(WHICH),$(if $(MUTANTS),mutants,$(if $(FULL),full,small)))
+	@MAVEN_REPO='$(MAVEN_REPO)' nice "$(PYTHON)" docs/protocol/check.py $(or $(WHICH),$(if $(MUTANTS),mutants,$(if $(FULL),full,small))) $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV) .spec build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
