@@ -152,7 +152,7 @@ async def rewind(stack: Recorded) -> None:
     finally:
         await worker.stop()
     await stack.worker.start()
-    assert (await stack.client.put("/notes/c", json={})).status_code == 201
+    assert (await stack.client.put("/notes/c", json={})).is_success
     assert (await stack.client.get(f"/sync/{token}")).json()["committed"]
 
 
