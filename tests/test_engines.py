@@ -101,7 +101,7 @@ async def test_what_redis_may_have_forgotten_is_no_condition(engine: Engine) -> 
         await engine.delete("1", Equals(b"{}"), backlog_limit=LIMIT)
     with pytest.raises(Unchecked):
         await engine.put("2", b"{}", Absent(), backlog_limit=LIMIT)
-    assert not await engine.backfill(b"todos:1", BACKFILL)
+    assert not await engine.backfill(b"todos:1", BACKFILL, life=await engine.life())
     assert await entries(engine) == before
     await put(engine, "1", {"without": "a condition"})
 
@@ -301,18 +301,30 @@ async def _absent(engine: Engine, key: str) -> bool:
 async def test_roll_back_undoes_what_was_refused(engine: Engine, held: bytes | None) -> None:
     since = await put(engine, "1", {"refused": 1})
     seen = await engine.redis.execute_command("JSON.GET", "todos:1")
-    assert await engine.roll_back("1", seen, held, version=5, since=since)
+    assert await engine.roll_back("1", seen, held, version=5, since=since, life=await engine.life())
     assert await get(engine, "1") == (None if held is None else {"held": 1})
     assert (await entries(engine))[1:] == [{"k": "todos:1", "e": "fill", "v": "5"}]
     assert not await engine.redis.exists(NAMES.gone + "1")
 
 
+async def test_what_was_seen_in_another_life_is_neither_rolled_back_nor_captured_anew(engine: Engine) -> None:
+    since = await put(engine, "1", {"n": 1})
+    before, seen = await entries(engine), await engine.redis.execute_command("JSON.GET", "todos:1")
+    await engine.redis.set(engine.names.checked, await engine.life())
+    assert not await engine.roll_back("1", seen, None, version=5, since=since, life="another")
+    assert not await engine.backfill(b"todos:1", BACKFILL, life="another")
+    assert await entries(engine) == before
+    assert await engine.backfill(b"todos:1", BACKFILL, life=await engine.life())
+    assert await engine.roll_back("1", seen, None, version=5, since=since, life=await engine.life())
+
+
 async def test_roll_back_respects_a_later_write(engine: Engine) -> None:
     since = await put(engine, "1", {"later": 1})
-    assert not await engine.roll_back("1", b'{"refused":1}', None, version=5, since=since)
+    assert not await engine.roll_back("1", b'{"refused":1}', None, version=5, since=since, life=await engine.life())
     await put(engine, "1", {"later": 1})
     seen = await engine.redis.execute_command("JSON.GET", "todos:1")
-    assert not await engine.roll_back("1", seen, None, version=5, since=since), "the same again is a later write too"
+    life = await engine.life()
+    assert not await engine.roll_back("1", seen, None, version=5, since=since, life=life), "the same is a later write"
     assert await get(engine, "1") == {"later": 1}
 
 

@@ -377,3 +377,19 @@ async def test_what_was_heard_before_a_restart_is_no_write_since(tmp_path_factor
         assert (await in_redis(stack))["a"]["n"] == (await in_mongodb(stack))["a"]["n"] == 1
     finally:
         await stack.close()
+
+
+async def test_a_write_that_was_acknowledged_and_then_deleted_is_not_called_refused(own_stack: Stack) -> None:
+    """Redis falls back to where it waited to be committed, and is given back the delete."""
+    await own_stack.start()
+    await put(own_stack, "other", 0)
+    await own_stack.worker.stop()
+    token = await queue(own_stack, "a", n=1)
+    shutil.copytree(own_stack.folder / "redis", own_stack.folder / "snapshot")
+    await own_stack.worker.start()
+    await own_stack.drained("notes")
+    assert (await own_stack.client.delete("/notes/a")).status_code == 204
+    await lose_everything_since(own_stack, "snapshot")
+    await recovered(own_stack)
+    assert await standing(own_stack, token) == "committed"
+    assert not await own_stack.mongo_client.test.sync_dead_letters.count_documents({})

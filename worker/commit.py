@@ -324,7 +324,7 @@ class Committer:
         done = [c for i, c in changes.items() if i not in outcome.refused and i not in outcome.failed]
         await self._give_ids(done, batch)
         if checks:
-            await restore(self._engine, self._store, checks, self._ahead, last=last.id)
+            await restore(self._engine, self._store, checks, self._ahead, self.mine, last=last.id)
         refused_entries = await self._refuse(list(refusals.values()), work.version, last.id) if refusals else {}
         refused_entries |= work.refused
         failed = {mapping.key(i).encode(): reason for i, reason in outcome.failed.items()}
@@ -375,7 +375,7 @@ class Committer:
             if isinstance(seen := batch.states[self._engine.mapping.key(change.document_id).encode()], bytes)
         ]
         if lacking:
-            await give_ids(self._engine, lacking, self._ahead, last=batch.last(self.acked.token).id)
+            await give_ids(self._engine, lacking, self._ahead, self.mine, last=batch.last(self.acked.token).id)
 
     def _ids(self, refusals: Iterable[Refusal], changes: Iterable[str]) -> tuple[str, ...] | None:
         """What there is a document, a delete or a dead letter of, once this is committed."""

@@ -19,7 +19,7 @@ from gears.errors import Refused
 from gears.log import Acked, Head
 from gears.mapping import Mapping
 from gears.redis import Redis
-from gears.stream import ZERO, EntryId, Names
+from gears.stream import ZERO, EntryId, Names, life_in
 from gears.version import is_committed
 from worker.committed import wait_committed
 from worker.compare import Kind, Other, RedisState, Verdict, compared
@@ -40,6 +40,7 @@ class Proof:
         stored: what MongoDB holds.
         deleted_at: the version of the key's tombstone.
         newest: the sync stream's last entry id at that time.
+        life: the life at that time.
         head: tells which versions are news to Redis.
     """
 
@@ -49,6 +50,7 @@ class Proof:
     stored: Stored | None
     deleted_at: int | None
     newest: EntryId
+    life: str
     head: Head
 
     @property
@@ -100,7 +102,7 @@ class Prover:
 
     async def _compare(self, keys: Sequence[bytes], settled: Settled) -> list[bytes]:
         """One generation; returns the keys for the next one."""
-        before, captured, acked = await self._read(keys)
+        before, captured, acked, _ = await self._read(keys)
         await wait_committed(self._redis, self._mapping, captured, patience=self._patience)
         aside = {entry.key for entry in (await read_aside(self._redis, self._names)).values()}
         settled.unsettled += [key for key in keys if key in aside]
@@ -111,7 +113,7 @@ class Prover:
         stored = await self._store.find_many(ids.values())
         deleted = await self._store.tombstones(ids.values())
         head = await self._store.log.head()
-        after, newest, _ = await self._read(keys)
+        after, newest, _, life = await self._read(keys)
         pending = []
         for key in keys:
             document, deleted_at = stored.get(ids.get(key, "")), deleted.get(ids.get(key, ""))
@@ -121,24 +123,25 @@ class Prover:
                 continue
             committed_since = acked.version < version and is_committed(version) and not head.is_news(version)
             if verdict.kind is Kind.EQUAL or (before[key] == after[key] and not committed_since):
-                settled.proofs.append(Proof(key, verdict, after[key], document, deleted_at, newest, head))
+                settled.proofs.append(Proof(key, verdict, after[key], document, deleted_at, newest, life, head))
             else:
                 pending.append(key)
         return pending
 
-    async def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, RedisState], EntryId, Acked]:
-        """What Redis holds, the last entry id of the sync stream and what is acknowledged at that moment."""
+    async def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, RedisState], EntryId, Acked, str]:
+        """What Redis holds, the last entry id of the sync stream, what is acknowledged and the life at that moment."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.xinfo_stream(self._names.stream)
             pipeline.get(self._names.acked)
+            pipeline.get(self._names.life)
             pipeline.execute_command("JSON.MGET", *keys, "$")
             for key in keys:
                 pipeline.type(key)
-            info, acked, texts, *types = await pipeline.execute(raise_on_error=False)
+            info, acked, life, texts, *types = await pipeline.execute(raise_on_error=False)
         if isinstance(texts, Exception):
             raise texts
         states = {key: _state(text, kind) for key, text, kind in zip(keys, texts, types, strict=True)}
-        return states, _last_entry(info), Acked.parse(acked)
+        return states, _last_entry(info), Acked.parse(acked), life_in(life)
 
 
 def with_ids(mapping: Mapping, keys: Iterable[bytes]) -> Iterator[tuple[bytes, str | None]]:

@@ -5,6 +5,7 @@ that MongoDB has forgotten can't be told from a cold document: what the backup h
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -24,8 +25,8 @@ _PAGE, _AT_ONCE = 1000, 100
 log = structlog.get_logger()
 
 
-async def bring_what_is_missing(redis: Redis, engine: Engine, store: GiveBackStore) -> int:
-    """Capture every key whose document MongoDB doesn't hold; returns how many.
+async def bring_what_is_missing(redis: Redis, engine: Engine, store: GiveBackStore, *, life: str) -> int:
+    """Capture every key whose document MongoDB doesn't hold; returns how many. In another life, nothing is captured.
 
     Raises:
         MongoError, RedisError: it isn't complete; doing it again does no harm.
@@ -41,7 +42,7 @@ async def bring_what_is_missing(redis: Redis, engine: Engine, store: GiveBackSto
             different = await _different(redis, engine, store, some)
             async with anyio.create_task_group() as tasks:
                 for key in different:
-                    tasks.start_soon(engine.backfill, key, BACKFILL)
+                    tasks.start_soon(partial(engine.backfill, key, BACKFILL, life=life))
             brought += len(different)
             reached("missing documents captured")
         if cursor == 0:

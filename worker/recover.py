@@ -148,7 +148,7 @@ async def _mend(
         reporter.blocked(f"{reason}; to have that done: redis-cli SET '{names.rewind}' restore")
         await decided(redis, names)
     reporter.restoring(reason)
-    brought = await bring_what_is_missing(redis, engine, store)
+    brought = await bring_what_is_missing(redis, engine, store, life=mine.life)
     log.warning("bringing MongoDB what it had forgotten", mapping=names.prefix, keys=brought)
     acked = Acked(version_of(term, 0), acked.token)
     lives = going_on(newest.lives if newest is not None else {}, [acked.token])

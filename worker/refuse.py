@@ -94,7 +94,7 @@ async def refuse(
         except Refused:
             await _delete(redis, refusal.entries.key, refusal.seen)  # MongoDB can't hold anything under such a key
         else:
-            await _give_back(engine, store, document_id, refusal.seen, ahead)
+            await _give_back(engine, store, document_id, refusal.seen, ahead, mine)
         reached("rolled back")
     return entries
 
@@ -123,7 +123,9 @@ async def move_back(engine: Engine, documents: Dict[str, bytes], ahead: Ahead, m
     return moved
 
 
-async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead: Ahead, *, last: EntryId) -> None:
+async def restore(
+    engine: Engine, store: Store, checks: Sequence[Verify], ahead: Ahead, mine: Mine, *, last: EntryId
+) -> None:
     """Where Redis was given a document that MongoDB has replaced since, give it the present one.
 
     Args:
@@ -131,6 +133,7 @@ async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead:
         store: the mapping's documents in MongoDB.
         checks: what Redis was given.
         ahead: tells of later writes.
+        mine: what the committer relies on.
         last: the last entry of the batch.
     """
     held = await store.versions(check.document_id for check in checks)
@@ -139,17 +142,20 @@ async def restore(engine: Engine, store: Store, checks: Sequence[Verify], ahead:
         await ahead.look(last)
     for check in stale:
         if check.seen is not None and not ahead.written(check.entries.key, last):
-            await _give_back(engine, store, check.document_id, check.seen, ahead)
+            await _give_back(engine, store, check.document_id, check.seen, ahead, mine)
             reached("fill put right")
 
 
-async def give_ids(engine: Engine, upserts: Sequence[tuple[Upsert, bytes]], ahead: Ahead, *, last: EntryId) -> None:
+async def give_ids(
+    engine: Engine, upserts: Sequence[tuple[Upsert, bytes]], ahead: Ahead, mine: Mine, *, last: EntryId
+) -> None:
     """Where a document in Redis lacks its id, or has another one, give Redis what MongoDB has got.
 
     Args:
         engine: the mapping's engine.
         upserts: what has been committed, each with the JSON text that Redis held.
         ahead: tells of later writes.
+        mine: what the committer relies on.
         last: the last entry of the batch.
     """
     mapping = engine.mapping
@@ -158,7 +164,7 @@ async def give_ids(engine: Engine, upserts: Sequence[tuple[Upsert, bytes]], ahea
         committed = read_stored(mapping, upsert.document)
         if committed is not None and not ahead.written(mapping.key(upsert.document_id).encode(), last):
             text = await text_of(mapping, committed)
-            await _roll_back(engine, upsert.document_id, seen, text, None, ahead)
+            await _roll_back(engine, upsert.document_id, seen, text, None, ahead, mine)
 
     await ahead.look(last)
     async with anyio.create_task_group() as tasks:
@@ -214,18 +220,18 @@ async def _put(engine: Engine, document_id: str, text: bytes, ahead: Ahead, mine
         return False
 
 
-async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, ahead: Ahead) -> None:
+async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, ahead: Ahead, mine: Mine) -> None:
     stored = await store.find(document_id)
     document = None if stored is None else await text_of(engine.mapping, stored)
     version = 0 if stored is None else stored.version
-    await _roll_back(engine, document_id, seen, document, version, ahead)
+    await _roll_back(engine, document_id, seen, document, version, ahead, mine)
 
 
 async def _roll_back(
-    engine: Engine, document_id: str, seen: bytes, document: bytes | None, version: int | None, ahead: Ahead
+    engine: Engine, document_id: str, seen: bytes, document: bytes | None, version: int | None, ahead: Ahead, mine: Mine
 ) -> None:
     try:
-        await engine.roll_back(document_id, seen, document, version=version, since=ahead.seen)
+        await engine.roll_back(document_id, seen, document, version=version, since=ahead.seen, life=mine.life)
     except RedisRefused as error:
         log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
 

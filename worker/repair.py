@@ -5,6 +5,7 @@ ahead, Redis is given what MongoDB holds.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
 import structlog
@@ -98,7 +99,8 @@ async def _refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[by
 async def _backfill(engine: Engine, proofs: Sequence[Proof]) -> None:
     async with anyio.create_task_group() as tasks:
         for proof in proofs:
-            tasks.start_soon(engine.backfill, proof.key, "del" if proof.state is Other.ABSENT else BACKFILL)
+            event = "del" if proof.state is Other.ABSENT else BACKFILL
+            tasks.start_soon(partial(engine.backfill, proof.key, event, life=proof.life))
     reached("backfills queued")
 
 
@@ -109,7 +111,9 @@ async def _roll_back(engine: Engine, store: AuditStore, proof: Proof) -> None:
     version = 0 if proof.stored is None else held
     seen = proof.state if isinstance(proof.state, bytes) else b""
     try:
-        given = await engine.roll_back(document_id, seen, document, version=version, since=proof.newest)
+        given = await engine.roll_back(
+            document_id, seen, document, version=version, since=proof.newest, life=proof.life
+        )
     except RedisRefused as error:
         log.error("Redis refused a roll-back", key=repr(proof.key)[1:], error=str(error))
         return

@@ -145,12 +145,13 @@ class Engine(ABC):
         """The present life, made if need be: where Redis's memory isn't the one that the recipe knows."""
 
     @abstractmethod
-    async def backfill(self, key: bytes, event: str) -> bool:
+    async def backfill(self, key: bytes, event: str, *, life: str) -> bool:
         """Capture that MongoDB doesn't hold a key's present state.
 
         Args:
             key: the key, whether it is an id or not.
             event: `BACKFILL`, or `del` for a key that is absent.
+            life: the life in which that was seen; nothing is done in another one.
 
         Returns:
             Whether it was captured; not while Redis may have forgotten something.
@@ -252,7 +253,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def roll_back(
-        self, document_id: str, seen: bytes, document: bytes | None, *, version: int | None, since: EntryId
+        self, document_id: str, seen: bytes, document: bytes | None, *, version: int | None, since: EntryId, life: str
     ) -> bool:
         """Give Redis what MongoDB holds, if the key still holds what was seen; its time to live goes on.
 
@@ -262,6 +263,7 @@ class Engine(ABC):
             document: JSON text of what MongoDB holds; None for nothing.
             version: the version of what MongoDB holds, for an entry that has the committer verify it; None for none.
             since: nothing is done when the stream tells of a write to the key after this entry.
+            life: the life in which that was read; nothing is done in another one.
 
         Returns:
             Whether it was rolled back; False when the key had been written again.

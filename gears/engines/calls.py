@@ -32,8 +32,8 @@ class CallEngine(Engine):
         life = await self._call("life", None)
         return str(life.decode())
 
-    async def backfill(self, key: bytes, event: str) -> bool:
-        return bool(await self._call("backfill", key, event) == b"1")
+    async def backfill(self, key: bytes, event: str, *, life: str) -> bool:
+        return bool(await self._call("backfill", key, event, life) == b"1")
 
     async def put(self, document_id: str, document: bytes, condition: Condition, *, backlog_limit: int) -> Written:
         text, *increments = await _for_redis(document)
@@ -74,12 +74,12 @@ class CallEngine(Engine):
         return None if done == b"moved on" else int(done)
 
     async def roll_back(
-        self, document_id: str, seen: bytes, document: bytes | None, *, version: int | None, since: EntryId
+        self, document_id: str, seen: bytes, document: bytes | None, *, version: int | None, since: EntryId, life: str
     ) -> bool:
         text, *increments = await _for_redis(document)
         filled_from = "" if version is None else str(version)
         done = await self._call(
-            "roll_back", self.mapping.key(document_id), seen, text, filled_from, str(since), *increments
+            "roll_back", self.mapping.key(document_id), seen, text, filled_from, str(since), life, *increments
         )
         return bool(done == b"1")
 

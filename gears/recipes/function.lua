@@ -11,6 +11,8 @@
 
 local JSON_TYPE = 'ReJSON-RL'
 local MOST_SEARCHED = 200
+-- How long it is known that a key was deleted which is given back as deleted: entries from before may wait so long.
+local MARKED_SECONDS = 86400
 
 -- The present life; a new one where Redis's memory isn't the one that the life is kept with: the memory's id is another
 -- one after a restart, and after another server's memory was taken over. A life's name is never used again: it tells the
@@ -161,8 +163,9 @@ local function fill(key, document, version, token, ...)
     return current(key)
 end
 
-local function roll_back(key, seen, document, version, since, ...)
-    if kind(key) ~= JSON_TYPE or current(key) ~= seen or written_since(key, since) then return '0' end
+local function roll_back(key, seen, document, version, since, known, ...)
+    if present_life() ~= known or kind(key) ~= JSON_TYPE or current(key) ~= seen then return '0' end
+    if written_since(key, since) then return '0' end
     local left = redis.call('PTTL', key)
     if version ~= '' then add(key, 'fill', 'v', version) end
     local failure = set(key, document, ...)
@@ -182,6 +185,7 @@ local function restore(key, document, since, token, known, ...)
     local found = kind(key)
     if (found ~= 'none' and found ~= JSON_TYPE) or written_since(key, since) then return '0' end
     redis.call('DEL', ticket_of(key))
+    if document == '' and since ~= '0-0' then redis.call('SET', gone(key), since, 'EX', MARKED_SECONDS) end
     return set(key, document, ...) or '1'
 end
 
@@ -210,8 +214,8 @@ local function warm(token, known, acked, ...)
 end
 
 -- Adds an entry for a key whose present state MongoDB doesn't hold, if Redis has forgotten nothing.
-local function backfill(key, event)
-    if redis.call('GET', config.checked) ~= present_life() then return '0' end
+local function backfill(key, event, known)
+    if present_life() ~= known or redis.call('GET', config.checked) ~= known then return '0' end
     add(key, event)
     return '1'
 end

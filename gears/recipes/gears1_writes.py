@@ -15,6 +15,9 @@ from collections import deque
 
 JSON_TYPE = "ReJSON-RL"
 MOST_SEARCHED = 200
+MARKED_SECONDS = "86400"
+"""How long it is known that a key was deleted which is given back as deleted: entries from before may wait so long."""
+
 SAMPLE_SECONDS = 0.1
 NO_WRITES = ("fill", "backfill", "expire")
 
@@ -247,8 +250,10 @@ def fill(key, document, filled_from, token, *increments):
     return [current(key)]
 
 
-def roll_back(key, seen, document, filled_from, since, *increments):
+def roll_back(key, seen, document, filled_from, since, known, *increments):
     """Give Redis back what MongoDB holds, after a refusal."""
+    if present_life() != known:
+        return ["0"]
     if execute("TYPE", key) != JSON_TYPE or current(key) != seen or written_since(key, since):
         return ["0"]
     left = execute("PTTL", key)
@@ -271,6 +276,8 @@ def restore(key, document, since, token, known, *increments):
     if execute("TYPE", key) not in ("none", JSON_TYPE) or written_since(key, since):
         return ["0"]
     execute("DEL", ticket_of(key))
+    if not document and since != "0-0":
+        execute("SET", gone(key), since, "EX", MARKED_SECONDS)
     bring(key, document, increments)
     return ["1"]
 
@@ -300,9 +307,9 @@ def warm(token, known, acked, *rest):
     return [str(given)]
 
 
-def backfill(key, event):
+def backfill(key, event, known):
     """Capture that MongoDB doesn't hold the present state of a key, if Redis has forgotten nothing."""
-    if not is_checked():
+    if not is_checked() or present_life() != known:
         return ["0"]
     add(key, event)
     return ["1"]

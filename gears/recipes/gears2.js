@@ -17,6 +17,8 @@ const tellsOfNoWrite = new Set(['fill', 'backfill', 'expire']);
 const start = config.prefix.length + 1;
 const JSON_TYPE = 'ReJSON-RL';
 const MOST_SEARCHED = 200;
+// How long it is known that a key was deleted which is given back as deleted: entries from before may wait so long.
+const MARKED_SECONDS = '86400';
 
 // Whether a command runs in the mapping's database: the others have no life. COPY tells, since it copies nothing to
 // where it comes from.
@@ -177,7 +179,8 @@ redis.registerFunction('fill', (client, key, document, version, token, ...increm
     return current(client, key);
 }, {description: 'gives Redis what MongoDB holds'});
 
-redis.registerFunction('roll_back', (client, key, seen, document, version, since, ...increments) => {
+redis.registerFunction('roll_back', (client, key, seen, document, version, since, known, ...increments) => {
+    if (presentLife(client) !== known) return '0';
     if (!isJson(client, key) || current(client, key) !== seen || writtenSince(client, key, since)) return '0';
     const left = Number(client.call('PTTL', key));
     if (version !== '') add(client, key, 'fill', 'v', version);
@@ -203,8 +206,12 @@ redis.registerFunction('restore', (client, key, document, since, token, known, .
     const type = String(client.call('TYPE', key));
     if ((type !== 'none' && type !== JSON_TYPE) || writtenSince(client, key, since)) return '0';
     client.call('DEL', ticketOf(key));
-    if (document === '') client.call('DEL', key);
-    else set(client, key, document, increments);
+    if (document !== '') {
+        set(client, key, document, increments);
+        return '1';
+    }
+    if (since !== '0-0') client.call('SET', config.gone + key.substring(start), since, 'EX', MARKED_SECONDS);
+    client.call('DEL', key);
     return '1';
 }, {description: 'gives Redis what it lost, uncaptured', flags: [redis.functionFlags.ALLOW_OOM]});
 
@@ -246,8 +253,8 @@ function text(bytes) {
     }
 }
 
-redis.registerFunction('backfill', (client, key, event) => {
-    if (!isChecked(client)) return '0';
+redis.registerFunction('backfill', (client, key, event, known) => {
+    if (!isChecked(client) || presentLife(client) !== text(known)) return '0';
     add(client, text(key), text(event));
     return '1';
 }, {
