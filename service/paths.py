@@ -15,7 +15,7 @@ _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 class _AnyText(Convertor[str]):
     """The rest of a path; Starlette's `path` ends at a line break."""
 
-    regex = "(?s:.*)"
+    regex = "(?s:.+)"
 
     def convert(self, value: str) -> str:
         return value

@@ -72,9 +72,9 @@ class Resource:
         bulk = Methods({**handlers, "POST": self.bulk}, options | {"Accept-Post": NDJSON})
         return [
             Route(f"/{self.mapping.prefix}", collection),
-            Route(f"/{self.mapping.prefix}/", collection),
             Route(f"/{self.mapping.prefix}/_bulk", bulk),  # which may be a document's id as well
             Route(f"/{self.mapping.prefix}/{{id:any}}", item),
+            Route(f"/{self.mapping.prefix}/", collection),  # Starlette takes a line break after it for none
         ]
 
     async def list(self, request: Request) -> Response:
