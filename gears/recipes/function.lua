@@ -199,7 +199,9 @@ local function warm(token, known, acked, ...)
     for _, entry in ipairs(redis.call('XRANGE', config.stream, '-', '+')) do
         for n = 1, #entry[2], 2 do if entry[2][n] == 'k' then written[entry[2][n + 1]] = true end end
     end
-    for _, what in ipairs(redis.call('HVALS', config.aside)) do written[string.match(what, '^%S+ (.*)$')] = true end
+    for i, what in ipairs(redis.call('HGETALL', config.aside)) do
+        if i % 2 == 0 then written[string.match(what, '^%S+ (.*)$')] = true end
+    end
     while rest[i] do
         local key, more = rest[i], tonumber(rest[i + 2])
         if not written[key] and redis.call('EXISTS', key) == 0 then
