@@ -49,7 +49,7 @@ async def write_until(stack: Stack, scope: anyio.CancelScope, written: list[int]
 
 
 async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: str) -> None:
-    mapping = Mapping("other", "test", f"other_{new_id}")
+    mapping = Mapping(f"other{new_id}", "test", f"other_{new_id}")
     client = open_client(stack.mongo_uri, timeout=5)
     store = Store(client, mapping)
     await store.prepare()

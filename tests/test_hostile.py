@@ -135,7 +135,7 @@ async def test_a_version_of_another_type_is_not_ours(stack: Stack, new_id: str) 
 
 
 async def test_a_late_write_does_not_bring_back_what_was_deleted_meanwhile(stack: Stack, new_id: str) -> None:
-    mapping = Mapping("other", "test", f"other_{new_id}")
+    mapping = Mapping(f"other{new_id}", "test", f"other_{new_id}")
     client = open_client(stack.mongo_uri, timeout=5)
     store = Store(client, mapping)
     await store.prepare()
