@@ -284,7 +284,7 @@ async def test_no_two_conditional_writes_replace_the_same_state_though_redis_goe
 async def test_a_write_that_was_replaced_is_not_kept_when_redis_falls_back_to_it_after_a_flush(
     own_stack: Stack,
 ) -> None:
-    """With nothing acknowledged; and the stream is ahead of the clock, so that an id above it makes no write a new one."""
+    """With nothing acknowledged; the stream is ahead of the clock, so that an id above it makes no write a new one."""
     await own_stack.start()
     await own_stack.redis_client.xadd("sync:{notes}", {"e": "x"}, id=str(EntryId(2**42, 0)))
     await put(own_stack, "a", 0)
