@@ -52,9 +52,10 @@ $(INSTALLED): pyproject.toml
 # What tests and linters take beside it.
 $(TOOLS): $(INSTALLED)
 	@echo "Adding what tests and linters take ..."
-	@$(call install,$(SERVERS) && echo embedded,dev || echo dev)
+	@$(call install,$(SERVERS) && echo embedded$(COMMA)dev || echo dev)
 	@touch $@
 
+COMMA := ,
 SERVERS = $(VENV)/bin/python -c '$(HAS_WHEELS)'
 install = extras="$$($(1))"; if command -v uv >/dev/null; then uv pip install --python $(VENV)/bin/python -e ".[$$extras]"; \
 	else $(VENV)/bin/pip install --disable-pip-version-check -e ".[$$extras]"; fi
