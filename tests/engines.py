@@ -45,6 +45,8 @@ async def uncaptured(engine: Engine, document_id: str, document: bytes | None) -
     async with leased(engine) as token:
         life = await engine.life()
         assert await engine.restore(document_id, document, since=since, token=token, life=life)
+        if document is None:  # nobody knows that it is deleted
+            await engine.redis.delete(f"{engine.names.gone}{document_id}")
 
 
 @dataclass(frozen=True, slots=True)
