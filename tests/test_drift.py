@@ -1,4 +1,4 @@
-"""Every kind of drift, planted by hand on either side among 10,000 documents, while clients write."""
+"""Every kind of drift, planted by hand on either side among 3,000 documents, while clients write."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -17,8 +17,8 @@ from gears.version import version_of
 from tests.stack import Stack
 from tests.test_audit import audit
 
-DOCUMENTS = 10_000
-EACH = 50
+DOCUMENTS = 3_000
+EACH = 15
 
 OTHER_TYPE = "a key of another type"
 

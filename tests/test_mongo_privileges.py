@@ -100,7 +100,10 @@ async def test_each_role_grants_what_is_asked_for_and_nothing_more(tmp_path: Pat
     finally:
         await stack.close()
     for role, requests in stack.requests.items():
-        assert needed(requests) == granted(role, stack), role
+        asked = needed(requests)
+        if role is Role.WORKER:
+            asked["test", "sync_log"].add("remove")  # once the log has more than a thousand batches
+        assert asked == granted(role, stack), role
 
 
 async def serve(stack: Stack) -> None:
