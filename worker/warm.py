@@ -25,7 +25,8 @@ _BYTES = 1024 * 1024
 _MOST_NEWEST = 100_000
 """How many of the newest documents come first."""
 
-_PAUSE = 0.005
+_FIRST, _LONGEST = 0.005, 0.5
+"""Seconds between two tries to give the same documents."""
 
 
 class Warm:
@@ -91,14 +92,15 @@ class Warm:
         return given + (await self._give(texts, since) if texts else 0)
 
     async def _give(self, texts: Dict[str, bytes], since: set[bytes]) -> int:
-        mapping, mine = self._engine.mapping, self._committer.mine
+        mapping, mine, pause = self._engine.mapping, self._committer.mine, _FIRST
         while True:
             acked = str(self._committer.acked)
             untouched = {i: text for i, text in texts.items() if mapping.key(i).encode() not in since}
             given = await self._engine.warm(untouched, acked=acked, token=mine.lease, life=mine.life)
             if given is not None:
                 return given
-            await anyio.sleep(_PAUSE)  # until less is written, or it is known here what was acknowledged
+            await anyio.sleep(pause)  # until less is written, or it is known here what was acknowledged
+            pause = min(pause * 2, _LONGEST)
 
 
 async def in_order(store: AuditStore) -> AsyncIterator[Sequence[str]]:
