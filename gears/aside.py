@@ -17,11 +17,6 @@ async def read_aside(redis: Redis, names: Names) -> dict[Token, Entry]:
     return {token: _parse(token, value) for token, value in tokens.items()}
 
 
-async def is_aside(redis: Redis, names: Names, token: Token) -> bool:
-    """Whether this entry is set aside."""
-    return bool(await redis.hexists(names.aside, str(token)))
-
-
 def value_of(entry: Entry) -> bytes:
     """What is kept of an entry: `<event> <key>`, or `<event>:<the document in Base64> <key>`."""
     document = b"" if entry.document is None else b":" + b64encode(entry.document)
