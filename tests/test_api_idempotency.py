@@ -135,6 +135,7 @@ async def test_a_process_that_died_holds_a_key_for_a_moment_only(own_stack: Stac
     await stack.api.start(FAILPOINTS="kill made by a key")
     with pytest.raises(httpx.TransportError):
         await post(stack.client, new_id, {"of": new_id})
+    await stack.api.ends()
     await stack.api.start()
 
     async def sent_again() -> httpx.Response | None:

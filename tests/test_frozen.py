@@ -167,13 +167,13 @@ async def test_the_worker_stops_at_once_and_says_soon_that_it_cannot_start(runni
             return b"not done within 2 s" in running.worker.log.read_bytes()[said:]
 
         said = running.worker.log.stat().st_size
-        await eventually(held_up, within=SOON)
+        await eventually(held_up, within=STARTED)
         assert await running.worker.stop() < SOON
         assert running.worker.exit_code == 0
 
         said = running.worker.log.stat().st_size
         await running.worker.start(wait=False)
-        await eventually(held_up, within=STARTED)
+        await eventually(held_up, within=2 * STARTED)
     finally:
         running.mongo.thaw()
     await running.worker.wait_ready()
