@@ -2,9 +2,9 @@
 
 import typer
 
-from gears import recipe_command
 from gears.access.command import access
-from gears.recipe_command import EngineOption, LeftOption, OneOption
+from gears.engines import recipe_command
+from gears.engines.recipe_command import EngineOption, LeftOption, OneOption
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The recipe that makes Redis write through.")
 

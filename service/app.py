@@ -11,29 +11,30 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from gears.mongo import Store, close_client, open_client
-from gears.redis import connect
-from gears.settings import Settings
-from gears.watermark import Watermarks
-from service.admission import Admission
-from service.authorize import Authorize
-from service.confirm import Confirmations
-from service.cors import cors
-from service.docs import docs_routes
-from service.documents import Documents
-from service.engines import Engines
-from service.guard import Guard, on_http_exception
-from service.idempotency import IdempotencyKeys
-from service.inspect import Inspector
-from service.methods import Methods
-from service.metrics import Measured, Metrics
+from gears.in_mongo.client import close_client, open_client
+from gears.in_mongo.store import Store
+from gears.in_redis.client import connect
+from gears.process.settings import Settings
+from gears.progress.watermark import Watermarks
+from service.auth.authorize import Authorize
+from service.auth.bearer_tokens import load_tokens
+from service.documents.documents import Documents
+from service.documents.engine_of_mapping import Engines
+from service.documents.idempotency import IdempotencyKeys
+from service.documents.resource import Resource
+from service.documents.wait_confirmed import Confirmations
+from service.http.catch_all import Guard, on_http_exception
+from service.http.cors import cors
+from service.http.methods import Methods
+from service.http.writes_in_flight import Admission
 from service.models import load_models
-from service.openapi import openapi
-from service.probes import Probes
-from service.resource import Resource
-from service.sync import Sync
-from service.tokens import load_tokens
-from service.watch import watch
+from service.openapi.openapi import openapi
+from service.openapi.pages import docs_routes
+from service.watch.gather_state import Inspector
+from service.watch.metrics import Measured, Metrics
+from service.watch.outages import watch
+from service.watch.probes import Probes
+from service.watch.sync import Sync
 
 log = structlog.get_logger()
 

@@ -6,8 +6,8 @@ from typing import Annotated
 import anyio
 import typer
 
-from gears.command import failing_plainly
-from gears.settings import read_settings
+from gears.process.command_line import failing_plainly
+from gears.process.settings import read_settings
 
 HostOption = Annotated[str, typer.Option(envvar="HOST", help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Port of the API.")]

@@ -11,12 +11,12 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from gears.logging import configure
-from gears.memory import give_back_large_blocks
-from gears.settings import Settings
+from gears.process.log_lines import configure
+from gears.process.memory import give_back_large_blocks
+from gears.process.settings import Settings
 from service.app import create_app
-from service.http import HttpProtocol, raise_file_limit
-from service.tokens import check_exposed
+from service.auth.bearer_tokens import check_exposed
+from service.http.protocol import HttpProtocol, raise_file_limit
 
 _STOP_SECONDS = 3
 """How long requests under way may take to end; writes that wait for MongoDB are answered earlier."""

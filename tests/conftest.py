@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from tests import mongo
-from tests.commands import Commands
-from tests.stack import Stack
+from tests.support import mongo
+from tests.support.commands import Commands
+from tests.support.stack import Stack
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,16 +9,16 @@ import anyio
 import typer
 from anyio import CancelScope
 
-from gears import logging
-from gears.command import exit_at_once, failing_plainly, run_command
-from gears.memory import give_back_large_blocks
-from gears.mongo import close_client, open_client
-from gears.redis import connect
-from gears.settings import Settings, read_settings
-from worker import commands
-from worker.lead import Leader
-from worker.left_behind import tell_left_behind
-from worker.reconcile import Reconciler
+from gears.in_mongo.client import close_client, open_client
+from gears.in_redis.client import connect
+from gears.process import log_lines as logging
+from gears.process.command_line import exit_at_once, failing_plainly, run_command
+from gears.process.memory import give_back_large_blocks
+from gears.process.settings import Settings, read_settings
+from worker.audit.reconciler import Reconciler
+from worker.cli import audit_and_restore as commands
+from worker.lead.leader import Leader
+from worker.lead.say_left_behind import tell_left_behind
 
 app = typer.Typer(add_completion=False, help="Brings what the recipe captured to MongoDB.")
 

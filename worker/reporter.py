@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeVar
 import anyio
 import structlog
 
-from gears.backlog import WorkerState
-from gears.mapping import Mapping
-from gears.reconciling import ReconcilerState
-from gears.redis import AWAY, Redis, RedisError
-from gears.stream import Names
+from gears.contract.mapping import Mapping
+from gears.contract.redis_names import Names
+from gears.in_redis.client import AWAY, Redis, RedisError
+from gears.progress.backlog import WorkerState
+from gears.progress.reconciler_state import ReconcilerState
 
 _EVERY = 1.0
 _TTL = 5

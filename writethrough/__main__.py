@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from gears import recipe_command
 from gears.access.command import access
-from gears.recipe_command import EngineOption, JsonOption, LeftOption, OneOption
+from gears.engines import recipe_command
+from gears.engines.recipe_command import EngineOption, JsonOption, LeftOption, OneOption
 from service.commands import run, serve
 from worker.__main__ import audit, commit, main, reconcile, restore
-from writethrough.check import check
-from writethrough.config import config
-from writethrough.dead_letters import dead_letters
+from writethrough.check_command import check
+from writethrough.config_command import config
+from writethrough.dead_letters_command import dead_letters
 
 app = typer.Typer(
     add_completion=False,

@@ -143,7 +143,7 @@ Failback == ~ReplidInLife /\ Lose(snap) /\ UNCHANGED proc
 Flush == Lose(EmptyR) /\ UNCHANGED proc
 
 ----------------------------------------------------------------------------------
-\* A committer; worker/recover.py, in its order.
+\* A committer; worker/commit/begin_term.py, in its order.
 Again == [Idle EXCEPT !.pc = "life"]
 Mine(c) == R.lease = c
 SameLife(c) == Present /\ C[c].life = R.life
@@ -236,9 +236,9 @@ Check(c) ==
   /\ UNCHANGED <<proc, lives, Memory, M, ops, F, S, used, G>>
 
 ----------------------------------------------------------------------------------
-\* worker/commit.py
+\* worker/commit/committer.py
 
-\* What becomes of a key: decide in worker/plan.py.
+\* What becomes of a key: decide in worker/commit/decide.py.
 Decision(k, es, doc) ==
   LET mine == {e \in es : e.k = k}
       told == {e \in mine : e.e # "backfill"}
@@ -289,7 +289,7 @@ ReadAgain(c) ==
   /\ C' = [C EXCEPT ![c].pc = "loop", ![c].states = <<>>, ![c].es = {}, ![c].refused = {}, ![c].b = NoB, ![c].todo = {}]
   /\ UNCHANGED <<Redis, Memory, M, ops, F, S, G>>
 
-\* refuse in worker/refuse.py: a dead letter; the entries that weren't committed before are noted as refused; what MongoDB
+\* refuse in worker/commit/roll_back.py: a dead letter; the entries that weren't committed before are noted as refused; what MongoDB
 \* holds instead gets the version of what was refused, or a tombstone has it.
 Refuse(c, k) ==
   /\ C[c].pc = "docs" /\ OpsOf(c, V(c)) = {} /\ k \in C[c].todo /\ C[c].states[k].d \in {"refuse", "lost"}
@@ -330,7 +330,7 @@ RollBack(c) ==
 Refused(c) == {n \in 1..Len(G.tok) : G.tok[n] \in C[c].refused}
 Told(c) == {n \in 1..Len(G.tok) : \E e \in C[c].es : e.life = G.tok[n][1] /\ G.tok[n][2] <= e.id} \ (G.refused \cup Refused(c))
 
-\* worker/acknowledge.py
+\* worker/commit/acknowledge.py
 Ack(c) ==
   /\ C[c].pc = "docs" /\ OpsOf(c, V(c)) = {} /\ C[c].todo = {} /\ Todo(c, {"back", "verify"}) = {}
   /\ IF LeaseInAck /\ ~Mine(c) THEN C' = [C EXCEPT ![c] = Idle] /\ UNCHANGED <<R, G>>
@@ -365,7 +365,7 @@ Apply(o) ==
   /\ UNCHANGED <<Redis, Memory, C, F, S, used>>
 
 ----------------------------------------------------------------------------------
-\* A sweep: compares; worker/compare.py, worker/prove.py
+\* A sweep: compares; worker/audit/compare.py, worker/audit/prove_drift.py
 SweepLook(k) ==
   /\ S.pc = "idle" /\ used.sweeps < MaxSweeps /\ ~Waits(R, k)
   /\ R.doc[k].s = "doc" /\ ~(Alive(k) /\ M.doc[k].w = R.doc[k].w)
@@ -373,7 +373,7 @@ SweepLook(k) ==
                           !.news = IsNews(EffV(k)), !.found = AsMongo(k)]
   /\ used' = [used EXCEPT !.sweeps = @ + 1]
   /\ UNCHANGED <<Redis, Memory, M, ops, C, F, G>>
-\* and repairs; worker/repair.py: what is news Redis is given, the rest is captured anew.
+\* and repairs; worker/audit/repair.py: what is news Redis is given, the rest is captured anew.
 SweepAct ==
   /\ S.pc = "acts" /\ S' = NoSweep
   /\ LET k == S.k IN

@@ -107,7 +107,7 @@ def special(wrapper: dict[str, Any]) -> Value | None:
 
 
 def value_bson(value: Any) -> Value:
-    """The BSON value for parsed JSON that `gears.documents.check` has let through.
+    """The BSON value for parsed JSON that `gears.documents.validate` has let through.
 
     Args:
         value: what `pydantic_core.from_json` makes of JSON text.

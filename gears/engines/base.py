@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from gears.mapping import Mapping
-from gears.redis import Redis
-from gears.stream import EntryId, Names, Token
+from gears.contract.mapping import Mapping
+from gears.contract.redis_names import Names
+from gears.contract.write_tokens import EntryId, Token
+from gears.in_redis.client import Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def libraries(self) -> list[str]:
-        """The names of all recipes of ours that the server has; see `gears.engines.calls.library_of`."""
+        """The names of all recipes of ours that the server has; see `gears.engines.recipe_calls.library_of`."""
 
     @abstractmethod
     async def install(self) -> bool:

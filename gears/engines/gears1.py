@@ -8,12 +8,13 @@ import structlog
 from pydantic_core import from_json
 from redis.exceptions import RedisError, ResponseError
 
+from gears.contract.entries import CAPTURED, DELETE_EVENTS
+from gears.contract.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
+from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
-from gears.engines.calls import OURS, CallEngine, recipe, version_of_recipe
-from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
-from gears.lock import OomLock
-from gears.redis import AWAY, send_once
-from gears.stream import CAPTURED, DELETE_EVENTS, TICKET_TTL
+from gears.engines.recipe_calls import OURS, CallEngine, recipe, version_of_recipe
+from gears.in_redis.client import AWAY, send_once
+from gears.in_redis.lock import OomLock
 
 log = structlog.get_logger()
 

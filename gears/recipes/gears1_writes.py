@@ -192,7 +192,7 @@ def written_since(key, since):
 
 
 def is_aside(key):
-    """Whether a write to the key waits that MongoDB doesn't take now, as gears/aside.py keeps it."""
+    """Whether a write to the key waits that MongoDB doesn't take now: gears/progress/set_aside_entries.py."""
     return any(what.partition(" ")[2] == key for what in execute("HGETALL", CONFIG["aside"]))
 
 

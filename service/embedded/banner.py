@@ -5,8 +5,8 @@ import os
 import shlex
 import sys
 
-from gears.mapping import Mapping
-from service.embedded.setup import Setup
+from gears.contract.mapping import Mapping
+from service.embedded.ports_and_folder import Setup
 
 AUTHORIZATION = ' -H "Authorization: Bearer $TOKEN"'
 """What a curl command needs where the API takes tokens: a variable, so that no token is shown."""

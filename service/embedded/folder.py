@@ -12,7 +12,7 @@ from pathlib import Path
 
 import anyio
 
-from service.embedded.child import CannotStart
+from service.embedded.children.child import CannotStart
 
 _ENDING = 2.0
 """Seconds that processes of a killed launcher are given to be gone."""

@@ -8,20 +8,20 @@ from pathlib import Path
 import anyio
 from anyio import CancelScope
 
-from gears.errors import ConfigError
-from gears.mapping import Mapping
-from gears.settings import forget_unknown_variables, read_settings
-from service.embedded import servers
+from gears.contract.errors import ConfigError
+from gears.contract.mapping import Mapping
+from gears.process.settings import forget_unknown_variables, read_settings
+from service.auth.bearer_tokens import check_exposed, load_tokens
+from service.embedded import server_commands as servers
 from service.embedded.banner import AUTHORIZATION, banner
-from service.embedded.child import CannotStart, Child
+from service.embedded.children.child import CannotStart, Child
+from service.embedded.children.process import problem_of
+from service.embedded.children.ready import http_ready
+from service.embedded.children.supervisor import Supervisor
 from service.embedded.console import complain, say
 from service.embedded.folder import locked
 from service.embedded.ports import check_ports
-from service.embedded.probes import http_ready
-from service.embedded.process import problem_of
-from service.embedded.setup import Setup
-from service.embedded.supervisor import Supervisor
-from service.tokens import check_exposed, load_tokens
+from service.embedded.ports_and_folder import Setup
 
 STOP_ORDER = ("api", "worker", "redis", "mongo")
 _READY_WITHIN = 10.0

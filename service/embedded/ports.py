@@ -4,8 +4,8 @@ import errno
 import socket
 from typing import NamedTuple
 
-from service.embedded.child import CannotStart
-from service.embedded.setup import LOOPBACK, Setup
+from service.embedded.children.child import CannotStart
+from service.embedded.ports_and_folder import LOOPBACK, Setup
 
 
 class _Wanted(NamedTuple):

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gears.settings import Settings
+from gears.process.settings import Settings
 
 redis: Redis = Redis.from_url(Settings().redis_url)
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gears.settings import Settings
+from gears.process.settings import Settings
 
 settings = Settings()
 redis: Redis = Redis.from_url(settings.redis_url)

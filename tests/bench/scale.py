@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 from redis.asyncio import Redis
 
-from service.embedded.child import Child
+from service.embedded.children.child import Child
 from tests.bench.stage import Stage, peak_memory
-from tests.stack import Process, eventually
+from tests.support.stack import Process, eventually
 
 _AT_ONCE = 1000
 

@@ -13,9 +13,9 @@ import anyio
 from pymongo import AsyncMongoClient
 from pymongo.uri_parser import parse_uri
 
-from service.embedded.child import Child
+from service.embedded.children.child import Child
 from tests.bench.load import Job, Result
-from tests.stack import Process, Stack, free_port
+from tests.support.stack import Process, Stack, free_port
 from tests.torture.proxy import Edge
 
 DATABASE = "writethrough_bench"

@@ -12,7 +12,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from service.embedded.child import CannotStart
+from service.embedded.children.child import CannotStart
 from tests.torture.report import text, write_report
 from tests.torture.run import Run, torture
 

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from gears.mongo_codes import NAMES
-from gears.mongo_errors import Meaning, meaning_of
+from gears.in_mongo.errors.code_names import NAMES
+from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of
 from tests.torture.schedule import KEYS
 from tests.torture.system import PREFIX
 from tests.wire import Action, Command, On, apply_then_cut, cut, item_error, on, top_error, write_concern_error

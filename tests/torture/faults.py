@@ -11,10 +11,10 @@ import anyio
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from gears.backlog import last_entry
-from gears.failpoint import VARIABLE
-from gears.redis import Redis
-from tests.stack import Process, eventually
+from gears.in_redis.client import Redis
+from gears.process.failpoint import VARIABLE
+from gears.progress.backlog import last_entry
+from tests.support.stack import Process, eventually
 from tests.torture.answers import one_document, wrong_answers
 from tests.torture.clients import Recorder
 from tests.torture.history import Window

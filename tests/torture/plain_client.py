@@ -8,7 +8,7 @@ import anyio
 from pymongo.errors import PyMongoError
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
-from gears.redis import connect
+from gears.in_redis.client import connect
 from tests.torture import documents
 from tests.torture.clients import Recorder
 from tests.torture.history import Outcome, Side, Write

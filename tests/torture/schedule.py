@@ -51,7 +51,7 @@ MOMENTS = {
     "refusals recorded": 1,
     "rolled back": 1,
 }
-"""Where a committer is stopped between two steps, by how often: see gears/failpoint.py."""
+"""Where a committer is stopped between two steps, by how often: see gears/process/failpoint.py."""
 
 STOPPED, STANDBY = "worker-1", "worker-2"
 """The worker to which that happens, and the one that takes over."""
@@ -164,7 +164,7 @@ class Fault:
         target: the process or edge that is hurt.
         seconds: how long it lasts.
         amount: how much: bytes of a tail, milliseconds of a delay, seconds of a clock, number of keys; or a seed.
-        moment: where a committer is stopped, and how, as gears/failpoint.py reads it.
+        moment: where a committer is stopped, and how, as gears/process/failpoint.py reads it.
     """
 
     at: float

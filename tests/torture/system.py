@@ -14,14 +14,14 @@ from anyio import CancelScope
 from bson import ObjectId
 from pymongo import AsyncMongoClient
 
-from gears.redis import Redis, connect
-from gears.stream import Names
-from service.embedded import servers
-from service.embedded.child import CannotStart, Child
-from service.embedded.setup import LOOPBACK, Setup
-from tests import mongo
-from tests.engines import KINDS
-from tests.stack import Process, free_port
+from gears.contract.redis_names import Names
+from gears.in_redis.client import Redis, connect
+from service.embedded import server_commands as servers
+from service.embedded.children.child import CannotStart, Child
+from service.embedded.ports_and_folder import LOOPBACK, Setup
+from tests.support import mongo
+from tests.support.engines import KINDS
+from tests.support.stack import Process, free_port
 from tests.torture.proxy import Edge
 from tests.torture.schedule import EDGES, FAULTS
 from tests.wire import WireProxy

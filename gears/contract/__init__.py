@@ -1,0 +1,1 @@
+"""What Redis, the worker and the service agree on: mappings, keys, entries, tokens, versions, errors."""

@@ -1,0 +1,72 @@
+"""Clients of MongoDB (Motor today), with a deadline for each operation."""
+
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+import pymongo
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import PyMongoError
+
+from gears.contract.errors import ConfigError, without_secrets
+
+MongoError = PyMongoError
+"""What every call here raises when MongoDB can't be reached or doesn't do what it was asked."""
+
+
+Document = dict[str, Any]
+
+
+_CLOSE_SECONDS = 0.3
+"""Deadline of taking leave of MongoDB; the event loop waits for it."""
+
+
+def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
+    """A client for this URI; every operation ends within `timeout` seconds, server selection included.
+
+    Raises:
+        ConfigError: the URI can't be used.
+    """
+    try:
+        return AsyncIOMotorClient(
+            uri,
+            timeoutMS=int(timeout * 1000),
+            serverSelectionTimeoutMS=int(min(timeout, 3.0) * 1000),
+            connectTimeoutMS=int(min(timeout, 3.0) * 1000),
+            retryWrites=False,  # what is tried again, and how often, is for the committer to say
+            retryReads=False,
+            appname="writethrough",
+            tz_aware=True,
+            datetime_conversion="DATETIME_AUTO",
+            unicode_decode_error_handler="replace",
+        )
+    except (PyMongoError, ValueError) as error:
+        raise ConfigError(f"MONGO_URI can't be used: {without_secrets(uri, error)}") from error
+
+
+def addresses(client: "AsyncIOMotorClient[Document]") -> str:
+    """Where a client looks for MongoDB: `host:port`, separated by commas."""
+    known = client.delegate.topology_description.server_descriptions()
+    return ", ".join(sorted(f"{host}:{port}" for host, port in known)) or "the addresses that DNS knows"
+
+
+def within(seconds: float) -> AbstractContextManager[Any]:
+    """A deadline for the operations in a block; they raise `MongoError` when it passes."""
+    return pymongo.timeout(seconds)
+
+
+def close_client(client: "AsyncIOMotorClient[Document]") -> None:
+    """Close it; a MongoDB that doesn't answer is soon no longer asked to end what was begun with it."""
+    with suppress(PyMongoError), within(_CLOSE_SECONDS):
+        client.close()
+
+
+async def ping(client: "AsyncIOMotorClient[Document]", *, timeout: float) -> None:
+    """Raise `MongoError` unless MongoDB answers within `timeout` seconds."""
+    with within(timeout):
+        await client.admin.command("ping")
+
+
+async def see_server(client: "AsyncIOMotorClient[Document]", *, timeout: float) -> Document:
+    """What the server says of itself: `hello`, and its version; raises `MongoError`."""
+    with within(timeout):
+        return await client.admin.command("hello") | {"version": (await client.server_info())["version"]}

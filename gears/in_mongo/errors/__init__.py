@@ -1,0 +1,1 @@
+"""MongoDB's errors: codes, what each means to us, and what is said of them."""

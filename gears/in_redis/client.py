@@ -1,0 +1,163 @@
+"""Connections to Redis: deadlines everywhere, and a write that tells 'not sent' from 'not answered'."""
+
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anyio import CancelScope
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
+
+from gears.contract.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
+from gears.in_redis.describe_errors import describe
+from gears.in_redis.pipelining import AWAY, Lane, Part, Wire
+
+_SHARED_MAX_BYTES = 64 * 1024
+"""Commands with a larger argument take a connection of their own, so that the others needn't wait for them."""
+
+
+def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
+    """A client for this URL; it connects when first used and never retries on its own.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://` URL.
+        timeout: deadline of each command, and of waiting for a free connection, in seconds.
+        max_connections: most connections at a time; further commands wait for a free one.
+
+    Raises:
+        ConfigError: the URL can't be used.
+    """
+    try:
+        pool = _Pool.from_url(
+            url,
+            max_connections=max_connections,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+    except ValueError as error:
+        raise ConfigError(f"REDIS_URL can't be used: {without_secrets(url, error)}") from error
+    pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
+    pool.lane = Lane(pool, timeout)
+    return Redis.from_pool(pool)
+
+
+class _Pool(BlockingConnectionPool):
+    lane: Lane
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        self.lane.close()
+        await super().disconnect(inuse_connections)
+
+
+class _Connection(AbstractConnection):
+    """Says that the server has closed the connection as redis-py does; uvloop raises RuntimeError on writing to it."""
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            raise exceptions.ConnectionError(str(error)) from error
+
+
+def address(redis: Redis) -> str:
+    """Where a client looks for Redis: `host:port`, or a path."""
+    where = redis.connection_pool.connection_kwargs
+    return str(where.get("path") or f"{where.get('host')}:{where.get('port')}")
+
+
+async def send_once(redis: Redis, *command: Part) -> Any:
+    """Run a command that must not be repeated, on the connection that all share unless it is large.
+
+    Args:
+        redis: client; only those made by `connect` have a connection to share.
+        command: name and arguments.
+
+    Returns:
+        The raw reply.
+
+    Raises:
+        RedisAway: no connection could be had; nothing was sent.
+        OutcomeUnknown: the connection broke, or the deadline passed, after the command had been sent.
+        ResponseError: Redis answered with an error.
+    """
+    pool = redis.connection_pool
+    small = all(not isinstance(part, bytes) or len(part) <= _SHARED_MAX_BYTES for part in command)
+    if small and isinstance(pool, _Pool):
+        return await pool.lane.send(*command)
+    try:
+        connection = await redis.connection_pool.get_connection()
+    except (*AWAY, AuthenticationError) as error:
+        raise RedisAway(describe(error)) from error
+    try:
+        await connection.send_command(*command)
+        return await connection.read_response()
+    except BusyLoadingError as error:
+        raise RedisAway(str(error)) from error
+    except AWAY as error:
+        raise OutcomeUnknown(str(error)) from error
+    finally:
+        with CancelScope(shield=True):
+            await pool.release(connection)
+
+
+@asynccontextmanager
+async def own_wire(redis: Redis) -> AsyncIterator[Wire]:
+    """A connection of one's own, for the time of a block; raises `RedisAway`.
+
+    Args:
+        redis: client made by `connect`.
+    """
+    timeout = redis.connection_pool.connection_kwargs["socket_timeout"]
+    wire = await Wire.open(redis.connection_pool, timeout)
+    try:
+        yield wire
+    finally:
+        wire.close()
+
+
+_READ = """
+local replies, at = {}, 1
+while at <= #ARGV do
+    local size = tonumber(ARGV[at])
+    replies[#replies + 1] = redis.call(unpack(ARGV, at + 1, at + size))
+    at = at + size + 1
+end
+return replies
+"""
+
+
+async def read_at_once(redis: Redis, *commands: Sequence[str | bytes | int]) -> list[Any]:
+    """Run commands that only read, at one moment.
+
+    By a script, since Redis before 7.0 refuses whatever is in a MULTI while it is out of memory, and only commits free
+    the memory that the sync stream takes.
+
+    Returns:
+        The raw replies.
+    """
+    args = [word for command in commands for word in (len(command), *command)]
+    replies: list[Any] = await redis.register_script(_READ)(args=args)
+    return replies
+
+
+async def server_run(redis: Redis) -> bytes:
+    """What tells one run of a Redis server from the next: the beginning of its `run_id`, as entries name it."""
+    return str((await redis.info("server"))["run_id"])[:8].encode()
+
+
+def run_of(info: bytes) -> bytes:
+    """The same, from the text of `INFO server`."""
+    found = re.search(rb"run_id:(\w{8})", info)
+    return found[1] if found else b""
+
+
+__all__ = ["AWAY", "Redis", "RedisError", "connect", "own_wire", "read_at_once", "run_of", "send_once", "server_run"]

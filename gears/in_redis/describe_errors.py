@@ -1,0 +1,28 @@
+"""What is said of an error of Redis's or its driver's: where Redis is looked for, and the cause."""
+
+import re
+
+from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, TimeoutError  # noqa: A004
+
+from gears.process.network_causes import cause_of
+
+LONGEST = 500
+"""How long a text is at the most."""
+
+_ADDRESS = re.compile(r"connecting to (\S+?)\.?(?:\s|$)")
+
+
+def describe(error: BaseException) -> str:
+    """What is said of this error, in one line."""
+    said = str(error) or type(error).__name__
+    match error:
+        case AuthenticationError():
+            return f"Redis: user or password is wrong: {said}"
+        case BusyLoadingError():
+            return "Redis: it is loading its data"
+        case ConnectionError() | TimeoutError() | OSError():
+            found = _ADDRESS.search(said)
+            where = f"Redis at {found[1]}" if found and ":" in found[1] else "Redis"
+            return f"{where}: {cause_of(said) or said}"[:LONGEST]
+        case _:
+            return " ".join(said.split())[:LONGEST]

@@ -1,0 +1,68 @@
+"""Is it ready? One probe per server, each asking the server itself."""
+
+from contextlib import suppress
+
+import anyio
+import pymongo
+import redis.asyncio
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
+
+from service.embedded.children.child import Probe
+
+_MODULES = {"ReJSON", "redisgears_2"}
+
+
+def redis_ready(url: str) -> Probe:
+    """Ready when it answers (which it refuses while it loads its data) and both modules are there."""
+
+    async def ask() -> bool:
+        client = redis.asyncio.Redis.from_url(url, socket_timeout=1, retry=None, protocol=2)
+        try:
+            await client.ping()
+            modules = await client.module_list()
+        except RedisError as error:
+            raise ConnectionError(str(error)) from error
+        finally:
+            await client.aclose()
+        missing = _MODULES - {module[b"name"].decode() for module in modules}
+        if missing:
+            raise ConnectionError(f"{', '.join(sorted(missing))} not loaded")
+        return True
+
+    return ask
+
+
+def mongo_ready(uri: str) -> Probe:
+    """Ready when it answers the ping command."""
+
+    async def ask() -> bool:
+        async with pymongo.AsyncMongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=200) as client:
+            try:
+                await client.admin.command("ping")
+            except PyMongoError as error:
+                raise ConnectionError(str(error)) from error
+        return True
+
+    return ask
+
+
+async def tap(host: str, port: int) -> None:
+    """Connect and hang up: wakes a server that sits in accept() with its socket closed already."""
+    with suppress(OSError):
+        async with await anyio.connect_tcp(host, port):
+            pass
+
+
+def http_ready(host: str, port: int, path: str = "/healthz") -> Probe:
+    """Ready when GET answers 200."""
+
+    async def ask() -> bool:
+        async with await anyio.connect_tcp(host, port) as stream:
+            await stream.send(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            status = (await stream.receive()).split(b"\r\n", 1)[0].decode(errors="replace")
+        if " 200" not in status:
+            raise ConnectionError(f"GET {path} answers {status!r}")
+        return True
+
+    return ask

@@ -1,0 +1,106 @@
+"""Keep processes running: start them in order, start again what dies, stop all of them in time."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+from anyio import TASK_STATUS_IGNORED, CancelScope
+from anyio.abc import Process, TaskStatus
+
+from gears.process.failpoint import reached
+from service.embedded.children.child import CannotStart, Child
+from service.embedded.children.child_log import Log
+from service.embedded.children.process import end, outcome, spawn, wait_until_ready
+from service.embedded.console import complain, say
+
+STOP_WITHIN = 4.5
+"""Seconds for stopping everything; each process has an equal share and what those before it left over."""
+_SETTLED = 10.0
+"""Seconds after which a process counts as running well, so that its next end is answered at once."""
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 10.0
+
+
+class Supervisor:
+    """Runs the children.
+
+    Args:
+        children: in the order of starting.
+        stop_order: their names, in the order of stopping.
+        inherited: file descriptor that every child keeps open.
+    """
+
+    def __init__(self, children: Sequence[Child], *, stop_order: Sequence[str], inherited: int) -> None:
+        self._children = {child.name: child for child in children}
+        self._stop_order = stop_order
+        self._inherited = inherited
+        self._running: dict[str, Process] = {}
+
+    async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
+        """Start everything, await `on_ready`, keep it running until cancelled, stop everything.
+
+        Must run in the main thread: the children die with the thread that started them.
+
+        Raises:
+            CannotStart: a child did not become ready; the others were stopped.
+        """
+        failure: CannotStart | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    for child in self._children.values():
+                        await tasks.start(self._keep, child, name=child.name)
+                        reached("child started")
+                    await on_ready()
+                except CannotStart as error:
+                    failure = error
+                    tasks.cancel_scope.cancel()
+        finally:
+            with CancelScope(shield=True):
+                await self._stop()
+        if failure is not None:
+            raise failure
+
+    async def _keep(self, child: Child, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        process = await self._start(child)
+        task_status.started()
+        pause = _FIRST_PAUSE
+        while True:
+            since = anyio.current_time()
+            await process.wait()
+            if anyio.current_time() - since > _SETTLED:
+                pause = _FIRST_PAUSE
+            complain(f"{child.name} ended unexpectedly ({outcome(process)}); starting it again in {pause:g} s.")
+            process, pause = await self._start_again(child, pause)
+
+    async def _start_again(self, child: Child, pause: float) -> tuple[Process, float]:
+        while True:
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            try:
+                process = await self._start(child)
+            except CannotStart as error:
+                complain(f"{error}\nTrying again in {pause:g} s.")
+            else:
+                say(f"{child.name} runs again.")
+                return process, pause
+
+    async def _start(self, child: Child) -> Process:
+        log = Log(child.log)
+        try:
+            with CancelScope(shield=True):
+                process = self._running[child.name] = await spawn(child, inherited=self._inherited)
+        except OSError as error:
+            raise CannotStart(f"{child.name} can't be started: {error}.") from None
+        try:
+            await wait_until_ready(child, process)
+        except CannotStart as error:
+            await end(child, process, deadline=anyio.current_time() + 1)
+            raise CannotStart(f"{error} {log.end()}") from None
+        return process
+
+    async def _stop(self) -> None:
+        begin = anyio.current_time()
+        share = STOP_WITHIN / max(1, len(self._stop_order))
+        for number, name in enumerate(self._stop_order, start=1):
+            if process := self._running.get(name):
+                await end(self._children[name], process, deadline=begin + number * share)

@@ -1,0 +1,1 @@
+"""The API's OpenAPI document, and the pages that show it."""

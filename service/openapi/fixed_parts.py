@@ -1,0 +1,245 @@
+"""The parts of the OpenAPI document that are the same for every mapping."""
+
+from typing import Any
+
+from gears.documents.ids import ID_MAX_BYTES, IdType
+from gears.progress.audit_report import AuditReport
+from service.auth.bearer_tokens import Scope
+from service.documents.idempotency import KEPT_SECONDS
+from service.documents.resource import DEFAULT_LIMIT, MAX_LIMIT
+from service.http import problems
+from service.http.prefer_header import MAX_WAIT
+from service.watch.metrics import WORKER_STATES
+from service.watch.readiness import OK
+from service.watch.sync import DEFAULT_AUDITS, MAX_AUDITS
+
+Json = dict[str, Any]
+
+WRITTEN = ("Sync-Token", "Preference-Applied")
+"""Headers of the answer to a write."""
+
+TOKEN_EXAMPLE = "a1b2c3d4060a24181e400d5a3f9.1700000000000-0"
+
+_TOKEN: Json = {"type": "string", "description": "Opaque.", "examples": [TOKEN_EXAMPLE]}
+
+EXTENDED_JSON = """Values that JSON lacks are MongoDB Extended JSON v2, relaxed: a date is
+`{"$date": "2020-01-02T03:04:05.678Z"}`, an ObjectId `{"$oid": "5f0c5f5b8f1c2b0001a0b0c1"}`, a decimal
+`{"$numberDecimal": "10.50"}`, a UUID `{"$uuid": "3b241101-e2bb-4255-8caf-4136c566a962"}`. An object that isn't written
+exactly so is an object."""
+
+ID_SCHEMAS: dict[str, Json] = {
+    "str": {"type": "string", "minLength": 1, "maxLength": ID_MAX_BYTES},
+    "int": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "oid": {
+        "type": "object",
+        "properties": {"$oid": {"type": "string", "pattern": "^[0-9a-f]{24}$"}},
+        "required": ["$oid"],
+        "additionalProperties": False,
+    },
+    "uuid": {
+        "type": "object",
+        "properties": {"$uuid": {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}},
+        "required": ["$uuid"],
+        "additionalProperties": False,
+    },
+}
+"""The ids of documents, by the type of ids."""
+
+HEADERS: Json = {
+    "ETag": {"description": "Changes whenever the document does.", "schema": {"type": "string"}},
+    "Location": {"description": "Path of the document.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Sync-Token": {"description": "What to ask about the write by.", "schema": _TOKEN},
+    "Preference-Applied": {"description": "Which parts of `Prefer` were followed.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "What is missing (RFC 6750).", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
+}
+
+
+def id_parameter(ids: IdType) -> Json:
+    """The id in a path, with an example that may be tried."""
+    return {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": f"The document's id as text, up to {ID_MAX_BYTES} bytes, percent-encoded; may hold slashes.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": ids.example,
+    }
+
+
+PARAMETERS: Json = {
+    "token": {
+        "name": "token",
+        "in": "path",
+        "required": True,
+        "description": "A Sync-Token that a write was answered with.",
+        "schema": {"type": "string"},
+    },
+    "mapping": {
+        "name": "mapping",
+        "in": "query",
+        "description": "Ask about this mapping only.",
+        "schema": {"type": "string"},
+    },
+    "limit": {
+        "name": "limit",
+        "in": "query",
+        "description": "Most documents on the page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    },
+    "audits": {
+        "name": "limit",
+        "in": "query",
+        "description": "Most reports.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_AUDITS, "default": DEFAULT_AUDITS},
+    },
+    "after": {
+        "name": "after",
+        "in": "query",
+        "description": "Only documents with ids above this.",
+        "schema": {"type": "string"},
+    },
+    "If-Match": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "Only if the document has one of these entity tags; `*`: only if it exists.",
+        "schema": {"type": "string"},
+    },
+    "If-None-Match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "Only if the document has none of these entity tags; `*`: only if it doesn't exist.",
+        "schema": {"type": "string"},
+    },
+    "Idempotency-Key": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "A string in double quotes, new for each document. What is sent again with it makes no "
+        f"second document; within {KEPT_SECONDS // 3600} hours it gets the same answer.",
+        "schema": {"type": "string"},
+    },
+    "Prefer": {
+        "name": "Prefer",
+        "in": "header",
+        "description": f"`wait=N`: wait up to N seconds (at most {MAX_WAIT}) for MongoDB. `respond-async`: answer 202 "
+        "instead of waiting longer than that; without `wait`, at once.",
+        "schema": {"type": "string", "examples": ["wait=10", "respond-async", "respond-async, wait=1"]},
+    },
+}
+
+
+def _object(required: Json, optional: Json | None = None) -> Json:
+    return {"type": "object", "required": list(required), "properties": required | (optional or {})}
+
+
+def _or_null(kind: str, **more: Any) -> Json:
+    return {"type": [kind, "null"], **more}
+
+
+_STRING: Json = {"type": "string"}
+_STRINGS: Json = {"type": "object", "additionalProperties": _STRING}
+
+_WORKER = _object(
+    {
+        "owner": _STRING,
+        "state": {"enum": list(WORKER_STATES)},
+        "reason": _STRING,
+        "since": {"type": "number", "description": "When this state began, in seconds of the Unix epoch."},
+        "committed": {"type": "integer"},
+        "refused": {"type": "integer"},
+        "retries": {"type": "integer"},
+    }
+)
+
+_AUDIT: Json = AuditReport.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+
+_COLLECTION = _object(
+    {
+        "kind": _or_null("string", description="`collection`, `view` or `timeseries`; null if not known."),
+        "capped": {"type": "boolean"},
+        "collation": _or_null("string", description="The locale of its default collation, which isn't used for ids."),
+        "shard_key": _or_null("object", description="By what it is sharded; null if it isn't, or that isn't known."),
+        "validator": _or_null("object", description="`fields` that it speaks of, `level` and `action`."),
+        "unique_indexes": {
+            "type": "array",
+            "description": "Those that may refuse documents: all but the id's.",
+            "items": _object({"name": _STRING, "fields": {"type": "array", "items": _STRING}}),
+        },
+        "unfit": _or_null("string", description="Why documents can't be kept in it, with the remedy."),
+        "unknown": _STRINGS | {"description": "Why `options`, `indexes` or `sharding` aren't known."},
+    }
+)
+
+_MAPPING = _object(
+    {
+        "mapping": _STRING,
+        "namespace": {"type": "string", "description": "database.collection"},
+        "engine": _or_null("string"),
+        "capture": _or_null("object", description="What the recipe says of itself."),
+        "last_entry": _or_null("string", description="Id of the newest entry on the sync stream."),
+        "watermark": _or_null("string", description="Id of the last committed entry."),
+        "backlog": _or_null("integer", description="Uncommitted entries."),
+        "lag": _or_null("number", description="Age of the oldest uncommitted entry in seconds."),
+        "worker": {"anyOf": [_WORKER, {"type": "null"}]},
+        "reconciler": _or_null("object", description="What the reconciler says of itself."),
+        "last_audit": {"anyOf": [{"$ref": "#/components/schemas/Audit"}, {"type": "null"}]},
+        "rewinds": _or_null("object", description="How often Redis had forgotten something, and the last time."),
+        "dead_letters": _or_null("integer", description="Refused states that are kept in MongoDB."),
+        "collection": {"anyOf": [_COLLECTION, {"type": "null"}]},
+        "errors": _STRINGS | {"description": "Why parts couldn't be had."},
+    }
+)
+
+SCHEMAS: Json = {
+    "Problem": _object(
+        {
+            "type": {"type": "string", "enum": [kind.uri for kind in problems.TYPES]},
+            "title": _STRING,
+            "status": {"type": "integer"},
+            "detail": _STRING,
+        },
+        {
+            "errors": {
+                "type": "array",
+                "description": "The fields that don't fit the model.",
+                "items": _object({"field": _STRING, "message": _STRING}),
+            },
+            "token": _TOKEN,
+            "scope": {"enum": list(Scope), "description": "The scope that the token lacks."},
+            "sync": {"type": "string", "description": "Where to ask whether the write is committed."},
+            "checks": _STRINGS | {"description": f"What was checked, each `{OK}` or the reason why not."},
+        },
+    ),
+    "Audit": {name: value for name, value in _AUDIT.items() if name != "$defs"},
+    **_AUDIT["$defs"],
+    "Audits": _object({"items": {"type": "array", "items": {"$ref": "#/components/schemas/Audit"}}}),
+    "Accepted": _object(
+        {"token": _TOKEN, "sync": {"type": "string", "description": "Where to ask whether the write is committed."}}
+    ),
+    "Result": _object(
+        {"status": {"type": "integer", "description": "What a POST of this document alone would be answered with."}},
+        {
+            "id": {"description": "The document's."},
+            "token": _TOKEN,
+            "problem": {"$ref": "#/components/schemas/Problem"},
+        },
+    ),
+    "Standing": _object(
+        {
+            "token": _TOKEN,
+            "committed": {"type": "boolean", "description": "Whether the write is committed."},
+            "mappings": {
+                "type": "object",
+                "additionalProperties": {"enum": ["committed", "pending", "refused", "lost", "unknown"]},
+            },
+        }
+    ),
+    "Ready": _object({"status": {"const": "ready"}}, {"checks": _STRINGS}),
+    "Sync": _object(
+        {
+            "mappings": {"type": "object", "additionalProperties": _MAPPING},
+            "errors": _STRINGS | {"description": "Why Redis or MongoDB can't be reached."},
+            "warnings": {"type": "array", "items": _STRING},
+        }
+    ),
+}

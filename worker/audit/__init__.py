@@ -1,0 +1,1 @@
+"""Audits and sweeps: what differs is found, proven and repaired."""

@@ -1,0 +1,1 @@
+"""Committing: read a batch, decide, write, acknowledge, roll back what was refused."""

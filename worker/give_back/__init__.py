@@ -1,0 +1,1 @@
+"""Giving Redis back what it has forgotten."""

@@ -1,0 +1,1 @@
+"""Leading a mapping: one committer at a time, its recipe in place."""

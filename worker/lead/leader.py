@@ -1,0 +1,240 @@
+"""One mapping's place in a worker: wait for the lease, commit and look after the recipe, begin again after errors."""
+
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from motor.motor_asyncio import AsyncIOMotorClient
+from redis.exceptions import RedisError
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
+
+from gears.contract.errors import (
+    CaptureMissing,
+    ConfigError,
+    LeaseLost,
+    MongoWasPutBack,
+    OutcomeUnknown,
+    RedisAway,
+    RedisRefused,
+    Rewound,
+    Unfit,
+)
+from gears.contract.mapping import Mapping
+from gears.contract.redis_names import Names
+from gears.engines import Engine, open_engine
+from gears.in_mongo.client import Document, MongoError
+from gears.in_mongo.errors.describe import held_up
+from gears.in_mongo.give_back_store import GiveBackStore
+from gears.in_redis.client import AWAY, Redis, own_wire, server_run
+from gears.process.exception_groups import leaves, reasons
+from gears.process.failpoint import reached
+from gears.process.settings import Settings
+from gears.progress.backlog import read_backlog
+from worker.audit.reconciler import request_sweep
+from worker.commit.committer import Committer
+from worker.give_back.warm import Warm
+from worker.lead.keep_recipe import supervise
+from worker.lead.plain_writes import Listener
+from worker.lease.lease import Lease, process_name
+from worker.progress import Progress
+from worker.reporter import Reporter
+
+_STANDBY_POLL = 0.5
+
+LOOK_EVERY, _TRIM_EVERY = 2.0, 30.0
+"""Seconds between looks at what committing relies on, and between trims of the log."""
+
+_RESTART = (
+    LeaseLost,
+    MongoWasPutBack,
+    Rewound,
+    RedisAway,
+    OutcomeUnknown,
+    CaptureMissing,
+    ConfigError,
+    Unfit,
+    RedisError,
+    *AWAY,
+)
+
+
+class Leader:
+    """Takes part in committing one mapping."""
+
+    def __init__(
+        self, redis: Redis, mongo: "AsyncIOMotorClient[Document]", mapping: Mapping, settings: Settings
+    ) -> None:
+        self._redis = redis
+        self._mapping = mapping
+        self._settings = settings
+        self._store = GiveBackStore(mongo, mapping)
+        self._owner = process_name()
+        self._log = structlog.get_logger().bind(mapping=mapping.prefix)
+        self._warned: set[str] = set()
+        self._put_back = False
+        self._standing_by = False
+
+    async def run(self) -> None:
+        """Lead whenever nobody else does, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            await self._run(tasks)
+
+    async def _run(self, tasks: TaskGroup) -> None:
+        failed = ""
+        while True:
+            lease = Lease(self._redis, Names(self._mapping.prefix).lease, self._settings.lease_ttl)
+            try:
+                led = await lease.hold(lambda lease=lease: self._lead(lease))  # type: ignore[misc]
+                failed = ""
+                await self._stand_by(led)
+            except* _RESTART as errors:
+                reason = reasons(errors)
+                if reason != failed:
+                    self._log.error("committing stopped; trying again", reason=reason)
+                failed = reason
+                self._put_back |= any(isinstance(error, MongoWasPutBack) for error in leaves(errors))
+                if any(isinstance(error, LeaseLost) for error in leaves(errors)):
+                    tasks.start_soon(self._sweep_up)
+            except* Exception as errors:  # noqa: BLE001 whatever it is, the other mappings go on
+                reason = "; ".join(sorted({repr(error) for error in leaves(errors)}))
+                if reason != failed:
+                    self._log.error("committing crashed; trying again", reason=reason[:500], exc_info=errors)
+                failed = reason
+            await anyio.sleep(_STANDBY_POLL)
+
+    async def _stand_by(self, led: bool) -> None:
+        """Say once that another committer is at work, and which."""
+        if not led and not self._standing_by:
+            worker = (await read_backlog(self._redis, self._mapping)).worker
+            self._log.info("standing by: another committer is at work", committer=worker.owner if worker else None)
+        self._standing_by = not led
+
+    async def _sweep_up(self) -> None:
+        """Have swept what arrives in MongoDB after another committer took over, such as a document deleted since."""
+        names = Names(self._mapping.prefix)
+        await anyio.sleep(self._settings.mongo_timeout)  # the deadline of what was under way
+        while True:
+            try:
+                return await request_sweep(self._redis, names, "a committer lost its lease at work")
+            except (*AWAY, RedisError):
+                await anyio.sleep(_STANDBY_POLL)
+
+    async def _lead(self, lease: Lease) -> None:
+        reporter = Reporter(self._redis, self._mapping, self._owner, await server_run(self._redis))
+        self._log.info("holding the lease", owner=self._owner)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(reporter.run)
+                engine = await open_engine(self._redis, self._mapping, self._settings.engine)
+                reached("lease taken")
+                if await engine.install():
+                    reached("recipe installed")
+                    await request_sweep(self._redis, engine.names, "the recipe was installed")
+                tasks.start_soon(supervise, engine)
+                if not engine.captures_plain_clients:
+                    listener = Listener(
+                        self._redis, engine, lease, self._settings.mappings, timeout=self._settings.redis_timeout
+                    )
+                    tasks.start_soon(listener.run)
+                await self._prepare(reporter)
+                tasks.start_soon(self._tidy)
+                async with own_wire(self._redis) as wire:
+                    committer = Committer(
+                        self._redis,
+                        wire,
+                        self._store,
+                        engine,
+                        lease,
+                        reporter,
+                        batch_size=self._settings.batch_size,
+                        ask_first=self._settings.rewind == "report",
+                        put_back=self._put_back,
+                        warm=partial(self._begin_warming, tasks, engine, reporter),
+                    )
+                    tasks.start_soon(self._look_after, committer)
+                    await committer.run()
+        finally:
+            await reporter.withdraw()
+
+    async def _look_after(self, committer: Committer) -> None:
+        """Ensure all the time what committing relies on.
+
+        The unique index keeps committers that overlap from storing a document twice; and MongoDB holds what it has
+        acknowledged.
+
+        Raises:
+            MongoWasPutBack: it doesn't.
+        """
+        trimmed = monotonic()
+        while True:
+            await anyio.sleep(LOOK_EVERY)
+            with suppress(MongoError):  # the commits say so
+                await self._store.ensure_unique()
+                await committer.check_log()
+                self._put_back &= not committer.acked.version
+                if monotonic() > trimmed + _TRIM_EVERY:
+                    trimmed = monotonic()
+                    await self._store.log.trim()
+
+    def _begin_warming(self, tasks: TaskGroup, engine: Engine, reporter: Reporter, committer: Committer) -> None:
+        reporter.warming(0, 1)
+        tasks.start_soon(self._warm, engine, reporter, committer)
+
+    async def _warm(self, engine: Engine, reporter: Reporter, committer: Committer) -> None:
+        """Give Redis all that only MongoDB holds: until then plain clients find it absent; the API reads it there."""
+        pace = Progress()
+
+        def advance(done: int, total: int) -> None:
+            reporter.warming(done, total)
+            if (said := pace.said(done, total)) is not None:
+                self._log.info("warming Redis", **said._asdict())
+
+        warm = Warm(self._redis, self._store, engine, committer, on_progress=advance)
+        while True:
+            try:
+                given = await warm.run()
+            except* (*_RESTART, RedisRefused, MongoError) as errors:
+                self._warn(f"Redis is not warm yet: {reasons(errors)}")
+            else:
+                self._log.info("Redis is warm again", given=given)
+                return reporter.warming(0, 0)
+            await anyio.sleep(LOOK_EVERY)
+
+    async def _tidy(self) -> None:
+        """Ensure the indexes that nothing waits for; what MongoDB refuses is said once, and left until a restart."""
+        while True:
+            try:
+                for complaint in await self._store.tidy():
+                    self._warn(complaint)
+            except MongoError:
+                await anyio.sleep(LOOK_EVERY)
+            else:
+                return
+
+    async def _prepare(self, reporter: Reporter) -> None:
+        """Ensure that documents can be kept, however long MongoDB takes, or somebody, to make it possible."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((MongoError, Unfit)),
+            wait=wait_exponential(multiplier=0.4, max=3),
+            sleep=anyio.sleep,
+        ):
+            with attempt:
+                try:
+                    with reporter.patiently("MongoDB"):
+                        found = await self._store.prepare(reporter.preparing)
+                except Unfit as error:
+                    reporter.blocked(str(error))
+                    raise
+                except MongoError as error:
+                    reporter.retrying(held_up(error))
+                    raise
+                if found.collation:
+                    self._warn(f"the collection has the default collation {found.collation!r}; it isn't used for ids")
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._log.warning("something isn't as it should be; commits go on", reason=text)

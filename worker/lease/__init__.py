@@ -1,0 +1,1 @@
+"""What a committer relies on: its lease, and the life of Redis."""

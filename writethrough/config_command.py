@@ -1,0 +1,50 @@
+"""`writethrough config`: which settings are in force, and where they come from."""
+
+import json
+import re
+import sys
+
+import typer
+from pydantic import SecretStr
+
+from gears.contract.mapping import Mapping
+from gears.engines.recipe_command import JsonOption
+from gears.process.command_line import failing_plainly
+from gears.process.config_file import variables
+from gears.process.settings import Settings, read_settings, source_of
+
+_HIDDEN = "***"
+_PASSWORD = re.compile(r"(://[^:/@]*:).*(@)|([?&][^=&]*password[^=&]*=)[^&]*", re.IGNORECASE)
+"""A password in a URL: before the host, or among the options."""
+
+
+def config(as_json: JsonOption = False) -> None:
+    """Show what is in force and where it comes from: environment, configuration file or default. Secrets are hidden."""
+    with failing_plainly():
+        settings = read_settings()
+    for variable in variables(Settings):
+        shown, source = _shown(settings, variable), source_of(variable)
+        if as_json:
+            sys.stdout.write(json.dumps({"setting": variable, "value": shown, "source": source}) + "\n")
+        else:
+            typer.echo(f"{variable}={shown}  ({source})")
+
+
+def _shown(settings: Settings, variable: str) -> str:
+    if variable == "MAPPINGS":
+        return ", ".join(map(_written, settings.mappings))
+    name = next(name for name, field in Settings.model_fields.items() if field.validation_alias == variable)
+    value = getattr(settings, name)
+    if isinstance(value, SecretStr):
+        return _HIDDEN if value.get_secret_value() else ""
+    return hide_password(str(value)) if variable in ("REDIS_URL", "MONGO_URI") else str(value)
+
+
+def hide_password(url: str) -> str:
+    """A URL without the password in it."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}{_HIDDEN}{found[2] or ''}", url)
+
+
+def _written(mapping: Mapping) -> str:
+    model = f":{mapping.model}" if mapping.model else ""
+    return f"{mapping.prefix}={mapping.namespace}:{mapping.id_field}/{mapping.id_type_name}{model}"
