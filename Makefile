@@ -21,7 +21,7 @@ run: $(INSTALLED)
 
 test: $(TOOLS)
 	@echo "All tests, two at a time, on servers of their own: below twenty minutes on two cores. CONTRIBUTING.md: how to run one."
-	@MONGO='$(MONGO)' exec $(VENV)/bin/pytest --verbose
+	@MONGO='$(MONGO)' PYTHONDONTWRITEBYTECODE= exec $(VENV)/bin/pytest --verbose  # hundreds of processes start: compiled once
 
 torture: $(TOOLS)
 	@exec $(VENV)/bin/python -m tests.torture --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) --engine $(or $(ENGINE),gears2)
@@ -57,5 +57,5 @@ $(TOOLS): $(INSTALLED)
 
 COMMA := ,
 SERVERS = $(VENV)/bin/python -c '$(HAS_WHEELS)'
-install = extras="$$($(1))"; if command -v uv >/dev/null; then uv pip install --python $(VENV)/bin/python -e ".[$$extras]"; \
+install = extras="$$($(1))"; if command -v uv >/dev/null; then uv pip install --compile-bytecode --python $(VENV)/bin/python -e ".[$$extras]"; \
 	else $(VENV)/bin/pip install --disable-pip-version-check -e ".[$$extras]"; fi

@@ -79,7 +79,7 @@ def _finish(work: Callable[[Settings], Awaitable[int]]) -> None:
 async def _run(settings: Settings, roles: Sequence[type[Leader] | type[Reconciler]]) -> None:
     logging.configure(settings.log_level)
     give_back_large_blocks()
-    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout, touching=False)
     mongo = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
     try:
         async with anyio.create_task_group() as tasks:

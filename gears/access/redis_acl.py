@@ -42,7 +42,7 @@ _COMMANDS[Role.WORKER] = (
     *_COMMANDS[Role.SERVICE],
     *("json.mget", "json.debug", "scan", "dbsize", "xread", "xtrim", "publish", "psubscribe", "punsubscribe"),
     *("xrevrange", "expire", "pexpire", "pttl", "hset", "hdel", "zadd", "zremrangebyrank", "getdel"),
-    *("copy", "config|get", "watch", "unwatch"),
+    *("copy", "config|get", "watch", "unwatch", "client|no-touch"),
 )
 
 _OF_ENGINE = {
@@ -59,7 +59,7 @@ _OF_ENGINE = {
     ("function", Role.WORKER): ("fcall", "function|list", "function|stats", "function|load"),
 }
 
-_NOT_IN_ALL = {"gears1": ("client|setinfo",)}
+_NOT_IN_ALL = {"gears1": ("client|setinfo", "client|no-touch")}
 """What not every Redis that an engine runs on has; 7.0 refuses the rule, and clients get along without the command."""
 
 

@@ -8,7 +8,7 @@ from itertools import permutations
 from gears.contract.errors import ConfigError, Refused
 from gears.documents.ids import ID_TYPES, IdType
 
-_PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+_PREFIX = re.compile(r":?[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 """Nothing that means more than itself in the patterns of Redis's SCAN, PSUBSCRIBE and ACL rules."""
 
 _SYNTAX = re.compile(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from anyio import CancelScope
@@ -21,13 +21,15 @@ _SHARED_MAX_BYTES = 64 * 1024
 """Commands with a larger argument take a connection of their own, so that the others needn't wait for them."""
 
 
-def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
+def connect(url: str, *, timeout: float, max_connections: int = 64, touching: bool = True) -> Redis:
     """A client for this URL; it connects when first used and never retries on its own.
 
     Args:
         url: `redis://`, `rediss://` or `unix://` URL.
         timeout: deadline of each command, and of waiting for a free connection, in seconds.
         max_connections: most connections at a time; further commands wait for a free one.
+        touching: whether what is read counts as used, for the LRU and LFU of Redis's eviction; Redis before 7.2 always
+            counts it.
 
     Raises:
         ConfigError: the URL can't be used.
@@ -45,7 +47,8 @@ def connect(url: str, *, timeout: float, max_connections: int = 64) -> Redis:
         )
     except ValueError as error:
         raise ConfigError(f"REDIS_URL can't be used: {without_secrets(url, error)}") from error
-    pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
+    own = _Connection if touching else _Untouching
+    pool.connection_class = type("Connection", (own, pool.connection_class), {})
     pool.lane = Lane(pool, timeout)
     return Redis.from_pool(pool)
 
@@ -66,6 +69,16 @@ class _Connection(AbstractConnection):
             await super().send_packed_command(command, check_health)
         except RuntimeError as error:
             raise exceptions.ConnectionError(str(error)) from error
+
+
+class _Untouching(_Connection):
+    """Leaves the LRU and LFU of what it reads alone, where Redis can do that, and lets this user."""
+
+    async def on_connect(self) -> None:
+        await super().on_connect()
+        await self.send_command("CLIENT", "NO-TOUCH", "ON")
+        with suppress(exceptions.ResponseError):
+            await self.read_response()
 
 
 def address(redis: Redis) -> str:

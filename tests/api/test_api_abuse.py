@@ -48,7 +48,7 @@ async def impatient(stack: Stack) -> AsyncIterator[Process]:
 def impatient_api(stack: Stack, port: int) -> Process:
     child = servers.api(replace(stack.setup, port=port))
     arguments = child.command[child.command.index("service") + 1 :]
-    command = (sys.executable, "-m", "tests.impatient", *arguments)
+    command = (sys.executable, "-m", "tests.support.impatient", *arguments)
     return Process(replace(child, name=f"impatient-{port}", command=command), stack.folder, stack.env)
 
 

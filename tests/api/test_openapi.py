@@ -57,7 +57,7 @@ def test_every_mapping_has_its_paths_and_its_model(document: Document) -> None:
 
 def test_no_two_schemas_have_the_same_name() -> None:
     prefixes = ("Problem", "Sync", "new-x", "x", "x.new", "x.model.Address", "a:b", "a__b", "a_3ab", "a_5f3ab", "a.b")
-    model = "tests.test_openapi.Person"
+    model = "tests.api.test_openapi.Person"
     mappings = parse_mappings(",".join(f"{prefix}=test.c{n}:id:{model}" for n, prefix in enumerate(prefixes)))
     document = openapi(mappings, load_models(mappings))
     OpenAPIV31SpecValidator(document).validate()

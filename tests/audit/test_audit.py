@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
+from redis.asyncio import Redis
 
 from gears.contract.mapping import Mapping
 from gears.engines import Engine, open_engine
@@ -16,7 +17,7 @@ from gears.in_mongo.client import open_client
 from gears.progress.audit_report import AuditReport
 from gears.progress.backlog import last_entry
 from tests.support.engines import uncaptured
-from tests.support.stack import Stack
+from tests.support.stack import Stack, eventually
 
 
 async def audit(stack: Stack, *options: str, **env: str) -> tuple[int, list[dict[str, Any]], str]:
@@ -193,3 +194,14 @@ async def test_the_latest_reports_are_kept(stack: Stack, new_id: str) -> None:
         assert await stack.mongo_client.test.sync_audits.count_documents({"mapping": new_id}) == KEPT_AUDITS
     finally:
         client.close()
+
+
+async def test_what_an_audit_reads_does_not_count_as_used(stack: Stack, redis: Redis, new_id: str) -> None:
+    await stack.set(new_id, {"id": new_id})
+
+    async def unused() -> bool:
+        return int(await redis.object("IDLETIME", f"todos:{new_id}")) >= 2
+
+    await eventually(unused)
+    await audit(stack, "--mapping", "todos")
+    assert await unused()

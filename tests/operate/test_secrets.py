@@ -131,8 +131,8 @@ async def test_nothing_shows_the_passwords_when_nobody_answers(own_stack: Stack,
     }
     stack.worker = stack.another_worker("worker", **env)
     stack.api = stack.another_api("api", stack.setup.port, **env)
-    await stack.worker.start(wait=False)
-    await stack.api.start()
+    await stack.worker.start(wait=False, forked=False)
+    await stack.api.start(forked=False)
     headers = {"Authorization": f"Bearer {TOKEN.split(':')[1]}"}
     began = monotonic()
     told = [

@@ -26,7 +26,7 @@ class Commands:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.commands"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.support.commands"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     async def run(self, stack: Stack, words: str, *, code: int = 0) -> Ended:

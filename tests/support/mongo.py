@@ -43,7 +43,7 @@ def server(setup: Setup) -> Child:
         return servers.mongo(setup)
     return Child(
         name="mongo",
-        command=(sys.executable, "-m", "tests.mongo", str(setup.mongo_port), prefix(setup)),
+        command=(sys.executable, "-m", "tests.support.mongo", str(setup.mongo_port), prefix(setup)),
         ready=mongo_ready(setup.mongo_uri),
     )
 

@@ -33,6 +33,7 @@ from service.embedded.children import die_with_parent as leash
 from service.embedded.children.child import Child
 from service.embedded.ports_and_folder import LOOPBACK, Setup
 from tests.support import mongo
+from tests.support.forks import Forked, can_fork, forks
 
 MAPPINGS = "todos=test.todos:id,notes=test.notes:id"
 
@@ -101,10 +102,10 @@ class Process:
     def __init__(self, child: Child, folder: Path, env: dict[str, str], ready: Probe | None = None) -> None:
         self.name = child.name
         self.log = folder / f"{child.name}.log"
-        self._command = [sys.executable, "-S", leash.__file__, str(os.getpid()), *child.command]
+        self._command = child.command
         self._env = dict(child.environment) | env
         self._ready = ready or child.ready
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def running(self) -> bool:
@@ -121,13 +122,24 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self, *, wait: bool = True, **env: str) -> None:
-        """Start it, this time with more in its environment, and wait until it is ready."""
+    async def start(self, *, wait: bool = True, forked: bool = True, **env: str) -> None:
+        """Start it, this time with more in its environment, and wait until it is ready.
+
+        Args:
+            wait: whether to wait.
+            forked: whether it may be forked where it can be, instead of being run.
+            env: more environment variables.
+        """
         assert not self.running, f"{self.name} runs already"
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 it returns at once
-                self._command, env=os.environ | self._env | env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+        env = {**os.environ, **self._env, **env}
+        if forked and can_fork(self._command):
+            self._process = forks().fork(self._command, env, self.log)
+        else:
+            command = [sys.executable, "-S", leash.__file__, str(os.getpid()), *self._command]
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(  # noqa: ASYNC220 it returns at once
+                    command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                )
         if wait:
             await self.wait_ready()
 

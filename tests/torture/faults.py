@@ -188,7 +188,7 @@ class Faults:
         """A worker that leads and stops between two steps; the standby takes over meanwhile."""
         process = self._system.processes[fault.target]
         await process.kill()
-        await process.start(wait=False, **{VARIABLE: fault.moment})
+        await process.start(wait=False, forked=True, **{VARIABLE: fault.moment})
         stopped = False
         try:
             async with self._locks[STANDBY], self._frozen(self._system.processes[STANDBY]):

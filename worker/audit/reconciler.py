@@ -50,6 +50,7 @@ class Reconciler:
         self._reporter = ReconcilerReporter(redis, mapping, process_name())
         self._because = "start"
         self._failing = False
+        self._standing_by = False
         self._backoff = _POLL
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
 
@@ -58,12 +59,18 @@ class Reconciler:
         while True:
             lease = Lease(self._redis, self._names.reconciler, self._settings.lease_ttl)
             try:
-                await lease.hold(self._reconcile)
+                self._stand_by(await lease.hold(self._reconcile))
                 await anyio.sleep(_POLL)
             except* (*_RESTART, *AWAY) as errors:
                 await self._back_off("reconciling stopped; trying again", reasons(errors))
             except* Exception as errors:  # noqa: BLE001 whatever it is, committing goes on
                 await self._back_off("reconciling crashed; trying again", reasons(errors), exc_info=errors)
+
+    def _stand_by(self, led: bool) -> None:
+        """Say once that another reconciler is at work."""
+        if not led and not self._standing_by:
+            self._log.info("standing by: another reconciler is at work")
+        self._standing_by = not led
 
     async def _back_off(self, event: str, reason: str, **more: Any) -> None:
         if not self._failing:

@@ -37,7 +37,7 @@ async def for_each(settings: Settings, prefix: str | None, work: Work, failure: 
     worst = DONE
     try:
         async with (
-            connect(settings.redis_url, timeout=settings.redis_timeout) as redis,
+            connect(settings.redis_url, timeout=settings.redis_timeout, touching=False) as redis,
             saying_whom(
                 {
                     f"MongoDB at {addresses(mongo)}": partial(ping, mongo, timeout=settings.mongo_timeout),

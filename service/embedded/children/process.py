@@ -62,13 +62,16 @@ async def wait_until_ready(child: Child, process: Process) -> None:
     raise CannotStart(f"{child.name} was not ready within {child.ready_within:g} s ({problem}).")
 
 
+NO_ANSWER = "no answer"
+
+
 async def problem_of(probe: Probe) -> str | None:
     """Why it is not ready; None when it is."""
     try:
         with anyio.fail_after(_ANSWER_WITHIN):
             return None if await probe() else "it says it is not ready"
     except TimeoutError:
-        return "no answer"
+        return NO_ANSWER
     except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         return str(error) or "connection closed"
 

@@ -7,6 +7,7 @@ import pymongo
 import redis.asyncio
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.embedded.children.child import Probe
 
@@ -21,6 +22,8 @@ def redis_ready(url: str) -> Probe:
         try:
             await client.ping()
             modules = await client.module_list()
+        except RedisTimeoutError as error:
+            raise TimeoutError from error
         except RedisError as error:
             raise ConnectionError(str(error)) from error
         finally:
@@ -41,7 +44,7 @@ def mongo_ready(uri: str) -> Probe:
             try:
                 await client.admin.command("ping")
             except PyMongoError as error:
-                raise ConnectionError(str(error)) from error
+                raise (TimeoutError if error.timeout else ConnectionError)(str(error)) from error
         return True
 
     return ask

@@ -1,4 +1,4 @@
-"""Keep processes running: start them in order, start again what dies, stop all of them in time."""
+"""Keep processes running: start them in order, start again what dies or hangs, stop all of them in time."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -9,13 +9,15 @@ from anyio.abc import Process, TaskStatus
 from gears.process.failpoint import reached
 from service.embedded.children.child import CannotStart, Child
 from service.embedded.children.child_log import Log
-from service.embedded.children.process import end, outcome, spawn, wait_until_ready
+from service.embedded.children.process import NO_ANSWER, end, outcome, problem_of, spawn, wait_until_ready
 from service.embedded.console import complain, say
 
 STOP_WITHIN = 4.5
 """Seconds for stopping everything; each process has an equal share and what those before it left over."""
 _SETTLED = 10.0
 """Seconds after which a process counts as running well, so that its next end is answered at once."""
+_HUNG_AFTER = 30.0
+"""Seconds without an answer after which a process counts as hung: a server may hang in its own crash report."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 
@@ -27,12 +29,21 @@ class Supervisor:
         children: in the order of starting.
         stop_order: their names, in the order of stopping.
         inherited: file descriptor that every child keeps open.
+        hung_after: seconds without an answer after which a child is ended and started again.
     """
 
-    def __init__(self, children: Sequence[Child], *, stop_order: Sequence[str], inherited: int) -> None:
+    def __init__(
+        self,
+        children: Sequence[Child],
+        *,
+        stop_order: Sequence[str],
+        inherited: int,
+        hung_after: float = _HUNG_AFTER,
+    ) -> None:
         self._children = {child.name: child for child in children}
         self._stop_order = stop_order
         self._inherited = inherited
+        self._hung_after = hung_after
         self._running: dict[str, Process] = {}
 
     async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
@@ -66,11 +77,23 @@ class Supervisor:
         pause = _FIRST_PAUSE
         while True:
             since = anyio.current_time()
-            await process.wait()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._end_when_hung, child, process)
+                await process.wait()
+                tasks.cancel_scope.cancel()
             if anyio.current_time() - since > _SETTLED:
                 pause = _FIRST_PAUSE
             complain(f"{child.name} ended unexpectedly ({outcome(process)}); starting it again in {pause:g} s.")
             process, pause = await self._start_again(child, pause)
+
+    async def _end_when_hung(self, child: Child, process: Process) -> None:
+        answered = anyio.current_time()
+        while anyio.current_time() < answered + self._hung_after:
+            await anyio.sleep(self._hung_after / 6)
+            if await problem_of(child.ready) != NO_ANSWER:
+                answered = anyio.current_time()
+        complain(f"{child.name} has not answered for {self._hung_after:g} s; ending it.")
+        await end(child, process, deadline=anyio.current_time())
 
     async def _start_again(self, child: Child, pause: float) -> tuple[Process, float]:
         while True:
