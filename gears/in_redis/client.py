@@ -44,11 +44,11 @@ def connect(url: str, *, timeout: float, max_connections: int = 64, touching: bo
             socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
+            redis_connect_func=None if touching else _touch_nothing,
         )
     except ValueError as error:
         raise ConfigError(f"REDIS_URL can't be used: {without_secrets(url, error)}") from error
-    own = _Connection if touching else _Untouching
-    pool.connection_class = type("Connection", (own, pool.connection_class), {})
+    pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
     pool.lane = Lane(pool, timeout)
     return Redis.from_pool(pool)
 
@@ -71,14 +71,12 @@ class _Connection(AbstractConnection):
             raise exceptions.ConnectionError(str(error)) from error
 
 
-class _Untouching(_Connection):
-    """Leaves the LRU and LFU of what it reads alone, where Redis can do that, and lets this user."""
-
-    async def on_connect(self) -> None:
-        await super().on_connect()
-        await self.send_command("CLIENT", "NO-TOUCH", "ON")
-        with suppress(exceptions.ResponseError):
-            await self.read_response()
+async def _touch_nothing(connection: AbstractConnection) -> None:
+    """Greet Redis, and leave the LRU and LFU of what is read alone, where Redis can do that and lets this user."""
+    await connection.on_connect()
+    await connection.send_command("CLIENT", "NO-TOUCH", "ON")
+    with suppress(exceptions.ResponseError):
+        await connection.read_response()
 
 
 def address(redis: Redis) -> str:
