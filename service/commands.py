@@ -8,6 +8,7 @@ import typer
 
 from gears.process.command_line import failing_plainly
 from gears.process.settings import read_settings
+from service.embedded.licences import LICENCES
 
 HostOption = Annotated[str, typer.Option(envvar="HOST", help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Port of the API.")]
@@ -18,6 +19,18 @@ MongoPortOption = Annotated[
     int, typer.Option(envvar="MONGO_PORT", min=1, max=65535, help="Port of the embedded MongoDB.")
 ]
 DataOption = Annotated[Path, typer.Option(envvar="DATA", help="Folder for the embedded servers' data.")]
+
+
+def _show_licences(asked: bool) -> None:
+    if asked:
+        typer.echo(LICENCES)
+        raise typer.Exit
+
+
+LicencesOption = Annotated[
+    bool,
+    typer.Option("--licences", callback=_show_licences, is_eager=True, help="Show the embedded servers' licences."),
+]
 
 HOST, PORT, REDIS_PORT, MONGO_PORT, DATA = "127.0.0.1", 8000, 6379, 27017, Path(".data")
 
@@ -36,6 +49,7 @@ def run(
     redis_port: RedisPortOption = REDIS_PORT,
     mongo_port: MongoPortOption = MONGO_PORT,
     data: DataOption = DATA,
+    licences: LicencesOption = False,
 ) -> None:
     """Start Redis, MongoDB, the worker and the API on this machine, for trying out; Ctrl-C stops all of it."""
     from service.embedded.launcher import run_embedded  # needs an extra that others don't install

