@@ -163,11 +163,11 @@ async def test_a_standby_says_that_it_stands_by(stack: Stack) -> None:
     try:
 
         async def said() -> bool:
-            return standby.log.read_text().count("standing by") >= 2
+            return standby.log.read_text().count("standing by: another committer") >= 2
 
         await eventually(said)
-        assert standby.log.read_text().count("standing by") == 2, "once a mapping"
-        owner = json.loads(next(line for line in standby.log.read_text().splitlines() if "standing by" in line))
+        assert standby.log.read_text().count("standing by: another committer") == 2, "once a mapping"
+        owner = json.loads(next(line for line in standby.log.read_text().splitlines() if "another committer" in line))
         assert owner["committer"]
     finally:
         await standby.stop()

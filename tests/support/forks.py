@@ -160,6 +160,7 @@ def _become(parent: int, module: str, arguments: Sequence[str], env: dict[str, A
     importlib.reload(failpoint)
     del sys.path[0]  # as by `-P`
     sys.argv[1:] = arguments
+    sys.modules.pop(f"{module}.__main__", None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
