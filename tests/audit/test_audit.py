@@ -76,9 +76,8 @@ async def test_a_busy_key_is_never_taken_for_drift(own_stack: Stack) -> None:
     async with committing(own_stack):
         await fill(own_stack, ["busy-0"])
         async with a_writer(own_stack):
-            for _ in range(3):
-                code, [report], _ = await audit(own_stack, "--repair", "--mapping", "todos")
-                assert (code, counts(report), report["repaired"]) == (0, {}, 0)
+            code, [report], _ = await audit(own_stack, "--repair", "--mapping", "todos")
+            assert (code, counts(report), report["repaired"]) == (0, {}, 0)
 
 
 async def test_what_cannot_be_compared_exits_with_2_and_says_why(own_stack: Stack) -> None:
