@@ -160,7 +160,7 @@ async def _mongo(settings: Settings) -> AsyncIterator[Finding]:
             for mapping in settings.mappings:
                 store = Store(client, mapping)
                 what = f"writes that a majority has in its journal, in {mapping.database}"
-                yield await _tried("MongoDB", what, store.try_write)
+                yield await _tried("MongoDB", what, store.set_up.try_write)
                 yield await _collection(store)
     finally:
         close_client(client)
@@ -169,7 +169,7 @@ async def _mongo(settings: Settings) -> AsyncIterator[Finding]:
 async def _collection(store: Store) -> Finding:
     what = f"a collection {store.mapping.namespace} that can keep documents"
     try:
-        reason = unfit(await store.look(), store.mapping)
+        reason = unfit(await store.set_up.look(), store.mapping)
     except MongoError as error:
         return Finding("MongoDB", what, has=False, needed=True, follows=describe(error))
     return Finding("MongoDB", what, reason is None, True, reason or "")

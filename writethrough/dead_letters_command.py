@@ -10,7 +10,8 @@ import typer
 from gears.contract.errors import ConfigError
 from gears.engines import open_engine
 from gears.engines.recipe_command import JsonOption
-from gears.in_mongo.dead_letter_store import DeadLetterStore, KeptLetter
+from gears.in_mongo.dead_letters import KeptLetter
+from gears.in_mongo.store import Store
 from gears.process.command_line import failing_plainly, printable, run_command
 from gears.process.settings import Settings, read_settings
 from writethrough.reach_servers import open_both, open_mongo
@@ -32,7 +33,7 @@ def list_letters(mapping: MappingOption = None, as_json: JsonOption = False) -> 
         async with open_mongo(settings) as mongo:
             for each in settings.mappings:
                 if mapping in (None, each.prefix):
-                    async for letter in DeadLetterStore(mongo, each).letters():
+                    async for letter in Store(mongo, each).dead_letters.oldest_first():
                         _say(_summary(each.prefix, letter), as_json=as_json)
         return 0
 
@@ -45,7 +46,7 @@ def show(ids: Ids, as_json: JsonOption = False) -> None:
 
     async def work(settings: Settings) -> int:
         async with open_mongo(settings) as mongo:
-            stores = [DeadLetterStore(mongo, each) for each in settings.mappings]
+            stores = [Store(mongo, each) for each in settings.mappings]
             for name in ids:
                 store, letter = await _find(stores, name)
                 document = letter.document.decode(errors="replace")
@@ -62,7 +63,7 @@ def retry(ids: Ids, as_json: JsonOption = False) -> None:
     async def work(settings: Settings) -> int:
         code = 0
         async with open_both(settings) as (redis, mongo):
-            stores = [DeadLetterStore(mongo, each) for each in settings.mappings]
+            stores = [Store(mongo, each) for each in settings.mappings]
             for name in ids:
                 store, letter = await _find(stores, name)
                 engine = await open_engine(redis, store.mapping, settings.engine)
@@ -81,10 +82,10 @@ def drop(ids: Ids, as_json: JsonOption = False) -> None:
 
     async def work(settings: Settings) -> int:
         async with open_mongo(settings) as mongo:
-            stores = [DeadLetterStore(mongo, each) for each in settings.mappings]
+            stores = [Store(mongo, each) for each in settings.mappings]
             for name in ids:
                 store, letter = await _find(stores, name)
-                await store.drop(name)
+                await store.dead_letters.drop(name)
                 report = {"mapping": store.mapping.prefix, "id": name, "key": letter.key, "outcome": "dropped"}
                 _say(report, as_json=as_json)
         return 0
@@ -101,10 +102,10 @@ def _run(work: Callable[[Settings], Awaitable[int]]) -> None:
     raise typer.Exit(code)
 
 
-async def _find(stores: list[DeadLetterStore], name: str) -> tuple[DeadLetterStore, KeptLetter]:
+async def _find(stores: list[Store], name: str) -> tuple[Store, KeptLetter]:
     try:
         for store in stores:
-            letter = await store.letter(name)
+            letter = await store.dead_letters.named(name)
             if letter is not None:
                 return store, letter
     except ValueError:

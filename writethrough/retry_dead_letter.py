@@ -7,8 +7,8 @@ import anyio
 from gears.contract.errors import PreconditionFailed, Refused
 from gears.contract.write_tokens import Token
 from gears.engines import Absent, Engine, Equals
-from gears.in_mongo.dead_letter_store import DeadLetterStore, KeptLetter
-from gears.in_mongo.dead_letters import letter_key
+from gears.in_mongo.dead_letters import KeptLetter, letter_key
+from gears.in_mongo.store import Store
 from gears.process.settings import Settings
 from gears.progress.backlog import last_entry
 from gears.progress.refusals import refusal_of
@@ -31,9 +31,7 @@ class Outcome(StrEnum):
     """Nothing was written; the letter stays."""
 
 
-async def retry_letter(
-    engine: Engine, store: DeadLetterStore, letter: KeptLetter, settings: Settings
-) -> tuple[Outcome, str]:
+async def retry_letter(engine: Engine, store: Store, letter: KeptLetter, settings: Settings) -> tuple[Outcome, str]:
     """Write the document again, and wait for what becomes of it.
 
     Args:
@@ -62,7 +60,7 @@ async def retry_letter(
     present = await engine.redis.execute_command("JSON.GET", key)
     newest = await last_entry(engine.redis, engine.names)
     await wait_committed(engine.redis, mapping, newest, patience=settings.mongo_timeout)
-    stored, deleted = await store.versions([document_id]), await store.deleted([document_id])
+    stored, deleted = await store.documents.versions([document_id]), await store.tombstones.versions([document_id])
     if max(stored.get(document_id, 0), deleted.get(document_id, 0)) > letter.fence:
         return Outcome.NOT_WRITTEN, "its key was written since; drop the letter, or write the key anew"
     condition = Absent() if present is None else Equals(present)
@@ -74,7 +72,7 @@ async def retry_letter(
 
 
 async def _outcome(
-    engine: Engine, store: DeadLetterStore, letter: KeptLetter, token: Token, *, within: float
+    engine: Engine, store: Store, letter: KeptLetter, token: Token, *, within: float
 ) -> tuple[Outcome, str]:
     found = None
     with anyio.move_on_after(within):
@@ -83,11 +81,11 @@ async def _outcome(
             found = await standing(engine.redis, engine.mapping, store.log, token)
     match found:
         case "committed":
-            await store.drop(letter.id)
+            await store.dead_letters.drop(letter.id)
             return Outcome.COMMITTED, ""
         case "refused":
             reason = await refusal_of(engine.redis, engine.names, token)
-            await store.drop(letter.id)
+            await store.dead_letters.drop(letter.id)
             return Outcome.REFUSED, reason or ""
         case _:
             return Outcome.PENDING, f"not confirmed within {within:g} s"

@@ -1,1 +1,1 @@
-"""Talking to MongoDB: documents, tombstones, the log, dead letters, and what its errors mean."""
+"""Talking to MongoDB: documents, tombstones, the log, dead letters, reports, set-up, and what its errors mean."""

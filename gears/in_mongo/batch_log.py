@@ -9,19 +9,17 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import time
-from typing import Any, Self
+from typing import Self
 
 from bson import Int64
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
-from pymongo import ReadPreference, ReturnDocument, WriteConcern
-from pymongo.read_concern import ReadConcern
+from pymongo import ReturnDocument
 
 from gears.contract.errors import LeaseLost
 from gears.contract.mapping import Mapping
 from gears.contract.version import first_term, foreign, highest, version_of
 from gears.contract.write_tokens import NOTHING, EntryId, Token
-
-Document = dict[str, Any]
+from gears.in_mongo.client import Document, database_of
 
 MOST_LIVES = 100
 """How many lives are remembered, the latest."""
@@ -195,12 +193,7 @@ class Log:
 
     def __init__(self, client: "AsyncIOMotorClient[Document]", mapping: Mapping) -> None:
         self._mapping = mapping
-        database = client.get_database(
-            mapping.database,
-            write_concern=WriteConcern("majority", j=True),
-            read_concern=ReadConcern("majority"),
-            read_preference=ReadPreference.PRIMARY,
-        )
+        database = database_of(client, mapping)
         self._log: AsyncIOMotorCollection[Document] = database["sync_log"]
         self._checkpoints: AsyncIOMotorCollection[Document] = database["sync_checkpoints"]
         self._head = {"_id": mapping.prefix}

@@ -4,10 +4,13 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import pymongo
-from motor.motor_asyncio import AsyncIOMotorClient
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo import ReadPreference, WriteConcern
 from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
 
 from gears.contract.errors import ConfigError, without_secrets
+from gears.contract.mapping import Mapping
 
 MongoError = PyMongoError
 """What every call here raises when MongoDB can't be reached or doesn't do what it was asked."""
@@ -41,6 +44,16 @@ def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
         )
     except (PyMongoError, ValueError) as error:
         raise ConfigError(f"MONGO_URI can't be used: {without_secrets(uri, error)}") from error
+
+
+def database_of(client: "AsyncIOMotorClient[Document]", mapping: Mapping) -> "AsyncIOMotorDatabase[Document]":
+    """A mapping's database: writes there are acknowledged once a majority has them, and only such are read."""
+    return client.get_database(
+        mapping.database,
+        write_concern=WriteConcern("majority", j=True),
+        read_concern=ReadConcern("majority"),
+        read_preference=ReadPreference.PRIMARY,
+    )
 
 
 def addresses(client: "AsyncIOMotorClient[Document]") -> str:

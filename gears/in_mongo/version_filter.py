@@ -11,6 +11,7 @@ from pymongo.collation import Collation
 from gears.contract.changes import Change, Remove
 from gears.contract.mapping import Mapping
 from gears.contract.version import foreign
+from gears.in_mongo.collection.fitness import SIMPLE
 
 Document = dict[str, Any]
 
@@ -26,6 +27,10 @@ class Filters:
         self._mapping = mapping
         self.collation: Collation | None = None
         """What strings are compared by, byte by byte, where the collection would do otherwise by itself."""
+
+    def compare_bytes(self, *, overruling: str | None) -> None:
+        """Compare strings byte by byte, where this is the locale of the collection's own collation; None for none."""
+        self.collation = Collation(**SIMPLE) if overruling else None
 
     def values(self, ids: Iterable[str]) -> list[Any]:
         """What these ids are in MongoDB."""

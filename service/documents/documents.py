@@ -117,7 +117,7 @@ class Documents:
     async def page(self, *, limit: int, after: str | None) -> tuple[list[Stored], bool]:
         """Up to `limit` documents with ids above `after`, by id, from MongoDB, and whether there are more."""
         try:
-            return await self._store.page(limit=limit, after=after, seconds=_READ_SECONDS)
+            return await self._store.documents.page(limit=limit, after=after, seconds=_READ_SECONDS)
         except MongoError as error:
             raise _mongo_unavailable(error, _READ_SECONDS, "lists are read from it") from error
 
@@ -272,7 +272,7 @@ class Documents:
         ticket = await self._ask(lambda engine: engine.ticket(document_id))
         try:
             with within(_READ_SECONDS):
-                stored = await self._store.find(document_id)
+                stored = await self._store.find_alive(document_id)
         except MongoError as error:
             raise _mongo_unavailable(error, _READ_SECONDS) from error
         if stored is None:
@@ -309,7 +309,7 @@ class Documents:
         """
         try:
             with within(seconds):
-                versions = await self._store.versions(ids)
+                versions = await self._store.documents.versions(ids)
         except MongoError as error:
             raise _mongo_unavailable(error, seconds) from error
         return {document_id for document_id in versions if not await self._is_gone(document_id)}

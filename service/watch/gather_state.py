@@ -107,22 +107,22 @@ class Inspector:
 
         async def dead_letters() -> None:
             with within(DEADLINE):
-                state.dead_letters = await self._stores[state.mapping.prefix].count_dead_letters()
+                state.dead_letters = await self._stores[state.mapping.prefix].dead_letters.count()
 
         async def last_audit() -> None:
             with within(DEADLINE):
-                state.last_audit = await self._stores[state.mapping.prefix].last_audit()
+                state.last_audit = await self._stores[state.mapping.prefix].reports.last_audit()
 
         async def reconciler() -> None:
             state.reconciler = await read_reconciler(self._redis, state.mapping)
 
         async def rewinds() -> None:
             with within(DEADLINE):
-                state.rewinds = await self._stores[state.mapping.prefix].rewinds()
+                state.rewinds = await self._stores[state.mapping.prefix].reports.rewinds()
 
         async def collection() -> None:
             with within(DEADLINE):
-                state.collection = await self._stores[state.mapping.prefix].look()
+                state.collection = await self._stores[state.mapping.prefix].set_up.look()
 
         start(_ask, "capture", state.errors, capture)
         start(_ask, "backlog", state.errors, backlog)

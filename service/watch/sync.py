@@ -51,7 +51,7 @@ class Sync:
         stores = self._asked_about(request)
         try:
             with within(DEADLINE):
-                found = [report for store in stores for report in await store.audits(limit=limit)]
+                found = [report for store in stores for report in await store.reports.audits(limit=limit)]
         except MongoError as error:
             raise Problem(MONGO_UNAVAILABLE, describe(error)) from error
         found.sort(key=lambda report: report.started_at, reverse=True)

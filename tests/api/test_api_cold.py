@@ -51,8 +51,8 @@ class SlowStore(Store):
         self.has_read = anyio.Event()
         self.go_on = anyio.Event()
 
-    async def find(self, document_id: str) -> Stored | None:
-        found = await super().find(document_id)
+    async def find_alive(self, document_id: str) -> Stored | None:
+        found = await super().find_alive(document_id)
         self.has_read.set()
         await self.go_on.wait()
         return found

@@ -139,7 +139,7 @@ async def test_a_late_write_does_not_bring_back_what_was_deleted_meanwhile(stack
     mapping = Mapping(f"other{new_id}", "test", f"other_{new_id}")
     client = open_client(stack.mongo_uri, timeout=5)
     store = Store(client, mapping)
-    await store.prepare()
+    await store.set_up.prepare()
 
     def upsert(document_id: str, version: int) -> Upsert:
         return Upsert(document_id, version, encoded(mapping, document_id, {"v": version}, version))
@@ -153,7 +153,7 @@ async def test_a_late_write_does_not_bring_back_what_was_deleted_meanwhile(stack
         assert await store.commit(Changes.of(changes), logged(number)) == Outcome()
     assert await stack.mongo_client.test[mapping.collection].distinct("id") == ["another"]
     await store.commit(Changes.of([upsert(new_id, 9)]), logged(len(steps)))
-    assert await store.find(new_id) is not None
+    assert await store.find_alive(new_id) is not None
     client.close()
 
 

@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 
 from gears.contract.mapping import Mapping
 from gears.engines import Engine, open_engine
-from gears.in_mongo.audit_store import KEPT_AUDITS, AuditStore
 from gears.in_mongo.client import open_client
+from gears.in_mongo.reports import KEPT_AUDITS
+from gears.in_mongo.store import Store
 from gears.progress.audit_report import AuditReport
 from gears.progress.backlog import last_entry
 from tests.support.engines import uncaptured
@@ -181,13 +182,13 @@ async def test_a_rate_limit_is_kept_to(own_stack: Stack) -> None:
 
 async def test_the_latest_reports_are_kept(stack: Stack, new_id: str) -> None:
     client = open_client(stack.mongo_uri, timeout=5)
-    store = AuditStore(client, Mapping(new_id, "test", new_id))
+    store = Store(client, Mapping(new_id, "test", new_id))
     try:
-        assert await store.last_audit() is None
+        assert await store.reports.last_audit() is None
         for n in range(KEPT_AUDITS + 2):
             started_at = datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=n)
-            await store.keep_audit(AuditReport(mapping=new_id, started_at=started_at, compared=n))
-        last = await store.last_audit()
+            await store.reports.keep_audit(AuditReport(mapping=new_id, started_at=started_at, compared=n))
+        last = await store.reports.last_audit()
         assert last is not None
         assert last.compared == KEPT_AUDITS + 1
         assert await stack.mongo_client.test.sync_audits.count_documents({"mapping": new_id}) == KEPT_AUDITS

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from gears.engines import open_engine
-from gears.in_mongo.audit_store import AuditStore
 from gears.in_mongo.client import open_client
+from gears.in_mongo.store import Store
 from gears.in_redis.client import connect
 from gears.progress.reconciler_state import ReconcilerState, read_reconciler
 from tests.support.engines import ALL_KINDS, KindStack, uncaptured
@@ -137,7 +137,7 @@ async def test_what_happened_to_a_key_since_its_delete_spares_it(listening: Kind
         engine = await open_engine(redis, mapping)
         reporter = ReconcilerReporter(redis, mapping, "the test")
         recheck = Recheck(
-            redis, AuditStore(client, mapping), engine, reporter, pytest.fail, pytest.fail, patience=5, timeout=5
+            redis, Store(client, mapping), engine, reporter, pytest.fail, pytest.fail, patience=5, timeout=5
         )
         await recheck.heard(float("inf"))
         recheck.event(f"todos:{new_id}-1".encode(), "expired")

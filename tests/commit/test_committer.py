@@ -54,7 +54,7 @@ async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: s
     mapping = Mapping(f"other{new_id}", "test", f"other_{new_id}")
     client = open_client(stack.mongo_uri, timeout=5)
     store = Store(client, mapping)
-    await store.prepare()
+    await store.set_up.prepare()
 
     def upsert(version: int) -> Upsert:
         return Upsert("a", version, encoded(mapping, "a", {"v": version}, version))
@@ -72,7 +72,7 @@ async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: s
     ]
     for number, (change, expected) in enumerate(steps):
         assert await store.commit(Changes.of([change]), logged(number)) == Outcome()
-        found = await store.find("a")
+        found = await store.find_alive("a")
         assert (found and (found.fields or {})["v"]) == expected
     client.close()
 

@@ -5,9 +5,9 @@ A system treats codes with the same meaning alike, save those that the driver kn
 
 from pymongo.helpers_shared import _RETRYABLE_ERROR_CODES, _SHUTDOWN_CODES
 
-from gears.in_mongo.bulk_write import UNREADABLE
 from gears.in_mongo.errors.code_names import NAMES
 from gears.in_mongo.errors.what_codes_mean import KNOWN, Meaning, meaning_of
+from gears.in_mongo.errors.whole_commands import UNREADABLE
 
 GONE = 987_654
 """A code that nobody knows."""

@@ -14,7 +14,7 @@ import anyio
 from gears.contract.version import shown
 from gears.documents.mongo_form import Stored
 from gears.engines import Engine
-from gears.in_mongo.audit_store import AuditStore
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.audit_report import MAX_EXAMPLES, AuditReport, Example
 from worker.audit.compare import DRIFT, Kind, look_equal
@@ -48,7 +48,7 @@ class Audit:
     def __init__(
         self,
         redis: Redis,
-        store: AuditStore,
+        store: Store,
         engine: Engine,
         *,
         rate: float,
@@ -84,7 +84,7 @@ class Audit:
         """
         started = monotonic()
         report = self._report
-        documents = await self._store.estimated_count()
+        documents = await self._store.documents.estimated_count()
         self._total = documents + await self._redis.dbsize()
         await self._compare_documents()
         self._done = documents
@@ -96,10 +96,10 @@ class Audit:
             await self._delete_cold()
         report.seconds = round(monotonic() - started, 3)
         report.documents_per_second = round(report.compared / max(report.seconds, 0.001), 1)
-        before = await self._store.last_audit()
+        before = await self._store.reports.last_audit()
         if report.left:
             report.drift_since = (before and before.drift_since) or report.started_at
-        await self._store.keep_audit(report)
+        await self._store.reports.keep_audit(report)
         return report
 
     async def _compare_documents(self) -> None:
@@ -107,7 +107,7 @@ class Audit:
 
         async def read() -> None:
             async with send:
-                async for page in self._store.scan():
+                async for page in self._store.documents.scan():
                     await send.send(page)
 
         send, receive = anyio.create_memory_object_stream[list[Stored]](1)
@@ -145,7 +145,9 @@ class Audit:
     async def _find_missing(self, keys: list[bytes]) -> None:
         """Pass two: keys that MongoDB has no document for."""
         ids = dict(with_ids(self._mapping, keys))
-        stored = await self._store.stored(document_id for document_id in ids.values() if document_id is not None)
+        stored = await self._store.documents.stored(
+            document_id for document_id in ids.values() if document_id is not None
+        )
         self._window += [key for key, document_id in ids.items() if document_id not in stored]
         while len(self._window) >= _WINDOW:
             await self._settle(holding=False)

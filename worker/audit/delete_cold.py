@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gears.engines import Engine
-from gears.in_mongo.audit_store import AuditStore
 from gears.in_mongo.batch_log import Acked
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.backlog import last_entry
 from worker.audit.compare import Kind
@@ -39,7 +39,7 @@ class Cold:
 
 async def delete_cold(
     redis: Redis,
-    store: AuditStore,
+    store: Store,
     engine: Engine,
     prover: Prover,
     keys: Sequence[bytes],
@@ -80,7 +80,7 @@ async def delete_cold(
     return deleted, ""
 
 
-async def _why_not(redis: Redis, engine: Engine, store: AuditStore) -> str:
+async def _why_not(redis: Redis, engine: Engine, store: Store) -> str:
     """Why a key's absence from Redis may not mean that it was deleted."""
     policy = str((await redis.info("memory")).get("maxmemory_policy"))
     if policy != "noeviction":

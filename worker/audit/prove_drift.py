@@ -18,8 +18,8 @@ from gears.contract.redis_names import Names, life_in
 from gears.contract.version import is_committed
 from gears.contract.write_tokens import ZERO, EntryId
 from gears.documents.mongo_form import Stored
-from gears.in_mongo.audit_store import AuditStore
 from gears.in_mongo.batch_log import Acked, Head
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.set_aside_entries import read_aside
 from worker.audit.compare import Kind, Other, RedisState, Verdict, compared
@@ -77,7 +77,7 @@ class Prover:
         patience: seconds without any commit after which commits are held up.
     """
 
-    def __init__(self, redis: Redis, store: AuditStore, *, patience: float) -> None:
+    def __init__(self, redis: Redis, store: Store, *, patience: float) -> None:
         self._redis = redis
         self._store = store
         self._patience = patience
@@ -111,8 +111,8 @@ class Prover:
         if not keys:
             return []
         ids = {key: document_id for key, document_id in with_ids(self._mapping, keys) if document_id is not None}
-        stored = await self._store.find_many(ids.values())
-        deleted = await self._store.tombstones(ids.values())
+        stored = await self._store.documents.find_many(ids.values())
+        deleted = await self._store.tombstones.versions(ids.values())
         head = await self._store.log.head()
         after, newest, _, life = await self._read(keys)
         pending = []

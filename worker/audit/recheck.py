@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from gears.contract.entries import EVENTS
 from gears.contract.errors import ConfigError
 from gears.engines import Engine
-from gears.in_mongo.audit_store import AuditStore
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.exception_groups import reasons
 from gears.process.failpoint import reached
@@ -111,7 +111,7 @@ class Recheck:
     def __init__(
         self,
         redis: Redis,
-        store: AuditStore,
+        store: Store,
         engine: Engine,
         reporter: ReconcilerReporter,
         request_sweep: Callable[[str], Awaitable[None]],
@@ -261,7 +261,9 @@ class Recheck:
     async def _different(self, keys: Sequence[bytes]) -> list[bytes]:
         texts: Any = await self._redis.execute_command("JSON.MGET", *keys, "$")
         ids = dict(with_ids(self._mapping, keys))
-        stored = await self._store.find_many(document_id for document_id in ids.values() if document_id is not None)
+        stored = await self._store.documents.find_many(
+            document_id for document_id in ids.values() if document_id is not None
+        )
         return [
             key
             for key, text in zip(keys, texts, strict=True)

@@ -17,8 +17,8 @@ from gears.contract.errors import CaptureMissing, ConfigError, CouldNotCompare, 
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.engines import open_engine
-from gears.in_mongo.audit_store import AuditStore
 from gears.in_mongo.client import Document, MongoError
+from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis, RedisError
 from gears.process.exception_groups import reasons
 from gears.process.settings import Settings
@@ -45,7 +45,7 @@ class Reconciler:
         self._redis = redis
         self._mapping = mapping
         self._settings = settings
-        self._store = AuditStore(mongo, mapping)
+        self._store = Store(mongo, mapping)
         self._names = Names(mapping.prefix)
         self._reporter = ReconcilerReporter(redis, mapping, process_name())
         self._because = "start"

@@ -15,7 +15,7 @@ from gears.contract.errors import ForeignKey, PreconditionFailed, RedisRefused, 
 from gears.contract.version import version_of
 from gears.documents.mongo_form import text_of
 from gears.engines import Absent, Engine
-from gears.in_mongo.audit_store import AuditStore
+from gears.in_mongo.store import Store
 from gears.process.failpoint import reached
 from worker.audit.compare import DRIFT, Kind, Other
 from worker.audit.prove_drift import Proof, Prover
@@ -30,7 +30,7 @@ _AT_ONCE = 20
 _NO_LIMIT = 2**31
 
 
-async def repair(store: AuditStore, engine: Engine, prover: Prover, drift: Sequence[Proof]) -> dict[bytes, str]:
+async def repair(store: Store, engine: Engine, prover: Prover, drift: Sequence[Proof]) -> dict[bytes, str]:
     """Repair proven drift, unless it was refused before, and compare it once more.
 
     Args:
@@ -82,7 +82,7 @@ async def delete_absent(engine: Engine, keys: Sequence[bytes]) -> int:
     return deleted
 
 
-async def _bring_together(store: AuditStore, engine: Engine, proofs: Sequence[Proof]) -> None:
+async def _bring_together(store: Store, engine: Engine, proofs: Sequence[Proof]) -> None:
     """Repair; whether it was repaired shows when the keys are compared again."""
     await _backfill(engine, [proof for proof in proofs if proof.verdict.kind is not Kind.AHEAD])
     for proof in proofs:
@@ -91,9 +91,11 @@ async def _bring_together(store: AuditStore, engine: Engine, proofs: Sequence[Pr
             reached("one of them rolled back")
 
 
-async def _refused_before(store: AuditStore, proofs: Sequence[Proof]) -> dict[bytes, str]:
+async def _refused_before(store: Store, proofs: Sequence[Proof]) -> dict[bytes, str]:
     """Those keys whose present document MongoDB has refused, each with the reason."""
-    return await store.refused({proof.key: proof.state for proof in proofs if isinstance(proof.state, bytes)})
+    return await store.dead_letters.refused(
+        {proof.key: proof.state for proof in proofs if isinstance(proof.state, bytes)}
+    )
 
 
 async def _backfill(engine: Engine, proofs: Sequence[Proof]) -> None:
@@ -104,7 +106,7 @@ async def _backfill(engine: Engine, proofs: Sequence[Proof]) -> None:
     reached("backfills queued")
 
 
-async def _roll_back(engine: Engine, store: AuditStore, proof: Proof) -> None:
+async def _roll_back(engine: Engine, store: Store, proof: Proof) -> None:
     """Give Redis what MongoDB holds, which is no news any more: what Redis gets from now on is newer."""
     document_id, held = engine.mapping.id_of(proof.key), proof.mongo_version or 0
     document = None if proof.stored is None else await text_of(engine.mapping, proof.stored)

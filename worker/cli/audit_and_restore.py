@@ -5,7 +5,8 @@ import sys
 from dataclasses import asdict
 
 from gears.engines import Engine
-from gears.in_mongo.audit_store import KEPT_AUDITS, AuditStore
+from gears.in_mongo.reports import KEPT_AUDITS
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.settings import Settings
 from worker.audit.audit import Audit
@@ -28,7 +29,7 @@ async def audit(settings: Settings, prefix: str | None, *, repairing: bool, as_j
     """
     with progress("comparing") as advance:
 
-        async def work(redis: Redis, store: AuditStore, engine: Engine) -> int:
+        async def work(redis: Redis, store: Store, engine: Engine) -> int:
             report = await Audit(
                 redis,
                 store,
@@ -61,8 +62,8 @@ async def list_audits(settings: Settings, prefix: str | None, *, as_json: bool) 
         ConfigError: a setting can't be used, or there is no such mapping.
     """
 
-    async def work(redis: Redis, store: AuditStore, engine: Engine) -> int:
-        reports = await store.audits(limit=KEPT_AUDITS)
+    async def work(redis: Redis, store: Store, engine: Engine) -> int:
+        reports = await store.reports.audits(limit=KEPT_AUDITS)
         if as_json:
             sys.stdout.writelines(report.model_dump_json() + "\n" for report in reports)
         else:
@@ -85,7 +86,7 @@ async def restore(settings: Settings, prefix: str | None, *, as_json: bool) -> i
     """
     with progress("restoring") as advance:
 
-        async def work(redis: Redis, store: AuditStore, engine: Engine) -> int:
+        async def work(redis: Redis, store: Store, engine: Engine) -> int:
             restored = await Restore(redis, store, engine, patience=settings.mongo_timeout, on_progress=advance).run()
             if as_json:
                 sys.stdout.write(json.dumps({"mapping": store.mapping.prefix} | asdict(restored)) + "\n")

@@ -6,8 +6,8 @@ from functools import partial
 from gears.contract.errors import ConfigError
 from gears.contract.mapping import Mapping
 from gears.engines import Engine, open_engine
-from gears.in_mongo.audit_store import AuditStore
 from gears.in_mongo.client import addresses, close_client, open_client, ping
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis, address, connect
 from gears.process.command_line import CANNOT, FAILURES, complain, explain, saying_whom
 from gears.process.exception_groups import reasons
@@ -16,7 +16,7 @@ from gears.process.settings import Settings
 DONE, LEFT, FAILED = 0, 1, CANNOT
 """Exit codes: all is well, something is left to do, it could not be done."""
 
-Work = Callable[[Redis, AuditStore, Engine], Awaitable[int]]
+Work = Callable[[Redis, Store, Engine], Awaitable[int]]
 """What is done for a mapping; returns an exit code."""
 
 
@@ -55,7 +55,7 @@ async def for_each(settings: Settings, prefix: str | None, work: Work, failure: 
                 code = FAILED
                 try:
                     engine = await open_engine(redis, mapping, settings.engine)
-                    code = await work(redis, AuditStore(mongo, mapping), engine)
+                    code = await work(redis, Store(mongo, mapping), engine)
                 except* FAILURES as errors:
                     complain(f"{mapping.prefix} {failure}: {reasons(errors)}")
                 worst = max(worst, code)

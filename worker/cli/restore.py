@@ -12,7 +12,8 @@ import anyio
 from gears.contract.redis_names import Names
 from gears.documents.mongo_form import Stored, text_of
 from gears.engines import Engine
-from gears.in_mongo.audit_store import AuditStore, batched
+from gears.in_mongo.documents import batched
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.backlog import last_entry
 from worker.commit.wait_until_committed import wait_committed
@@ -51,7 +52,7 @@ class Restore:
     def __init__(
         self,
         redis: Redis,
-        store: AuditStore,
+        store: Store,
         engine: Engine,
         *,
         patience: float,
@@ -74,7 +75,7 @@ class Restore:
             CaptureMissing: the recipe isn't installed.
             RedisRefused: Redis is out of memory.
         """
-        total, done = await self._store.estimated_count(), 0
+        total, done = await self._store.documents.estimated_count(), 0
         async for ids in in_order(self._store):
             for some in batched(ids, _AT_ONCE):
                 await self._restore(some)
@@ -93,7 +94,7 @@ class Restore:
             newest = await last_entry(self._redis, Names(self._mapping.prefix))
             await wait_committed(self._redis, self._mapping, newest, patience=self._patience)
             absent = await absent_of(self._redis, self._mapping, cold)
-        self._restored.left += len(set(absent) & await self._store.stored(absent))
+        self._restored.left += len(set(absent) & await self._store.documents.stored(absent))
 
     async def _fill(self, ids: Sequence[str]) -> tuple[int, Sequence[str]]:
         """Fill these keys; returns how many were filled, and those that are still to be looked at."""
@@ -114,8 +115,8 @@ class Restore:
         async with anyio.create_task_group() as tasks:
             for document_id in ids:
                 tasks.start_soon(get_ticket, document_id)
-        stored = await self._store.find_many(list(tickets))
-        deleted = await self._store.tombstones(list(tickets))
+        stored = await self._store.documents.find_many(list(tickets))
+        deleted = await self._store.tombstones.versions(list(tickets))
         async with anyio.create_task_group() as tasks:
             for document_id, document in stored.items():
                 if not 0 < document.version <= deleted.get(document_id, -1):  # else it was deleted, and is back

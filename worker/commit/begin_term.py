@@ -16,7 +16,7 @@ from gears.contract.version import shown, term_of, version_of
 from gears.contract.write_tokens import EntryId
 from gears.engines import Engine
 from gears.in_mongo.batch_log import Acked, Head, Logged, acked_before_terms, going_on
-from gears.in_mongo.give_back_store import GiveBackStore
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
 from gears.progress.set_aside_entries import read_aside
@@ -64,7 +64,7 @@ class Standing:
 async def recover(
     redis: Redis,
     engine: Engine,
-    store: GiveBackStore,
+    store: Store,
     lease: Lease,
     reporter: Reporter,
     *,
@@ -129,7 +129,7 @@ async def recover(
 async def _mend(
     redis: Redis,
     engine: Engine,
-    store: GiveBackStore,
+    store: Store,
     reporter: Reporter,
     mine: Mine,
     acked: Acked,
@@ -171,7 +171,7 @@ async def _look(redis: Redis, names: Names, mine: Mine, newest: Logged | None) -
     return acked, any(entry.token == at for entry in waiting)
 
 
-async def _find_lost(redis: Redis, names: Names, store: GiveBackStore, head: Head) -> None:
+async def _find_lost(redis: Redis, names: Names, store: Store, head: Head) -> None:
     """Note what was set aside, and is no longer known to Redis, as lost."""
     aside = await read_aside(redis, names)
     if lost := [token for token in head.aside if token not in aside]:

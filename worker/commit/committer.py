@@ -24,10 +24,10 @@ from gears.contract.version import version_of
 from gears.contract.write_tokens import ZERO, EntryId, Token
 from gears.engines import Engine
 from gears.in_mongo.batch_log import Acked, Logged, going_on
-from gears.in_mongo.bulk_write import is_of_one, is_unreadable
 from gears.in_mongo.client import MongoError
 from gears.in_mongo.errors.describe import NotAllWritten, held_up
-from gears.in_mongo.give_back_store import GiveBackStore
+from gears.in_mongo.errors.whole_commands import is_of_one, is_unreadable
+from gears.in_mongo.store import Store
 from gears.in_mongo.unique_indexes.write_order import Changes, Outcome, moved_from
 from gears.in_redis.client import Redis
 from gears.in_redis.pipelining import Wire
@@ -94,7 +94,7 @@ class Committer:
         self,
         redis: Redis,
         wire: Wire,
-        store: GiveBackStore,
+        store: Store,
         engine: Engine,
         lease: Lease,
         reporter: Reporter,
@@ -189,7 +189,7 @@ class Committer:
                 if tries > 1:
                     await self._store.unpark()
                     # Doing it again relies on the unique index: it may have been dropped.
-                    await self._store.prepare(self._reporter.preparing)
+                    await self._store.set_up.prepare(self._reporter.preparing)
                 if work is None or again:
                     work = await self._read(position, most, again=again, needed=needed)
                 this, work = work, None  # doing it again begins with reading

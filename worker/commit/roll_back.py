@@ -67,11 +67,11 @@ async def refuse(
     """
     letters = [_dead_letter(refusal, version) for refusal in refusals if not refusal.moved]
     if letters:
-        await store.keep_dead_letters(letters)
+        await store.dead_letters.keep(letters)
     reached("dead letters kept")
     versions = _versions(engine, refusals, version)
     held = await _held(store, versions)
-    fences = await store.fenced_off(held)
+    fences = await store.dead_letters.fenced_off(held)
     committed = {engine.mapping.key(i).encode(): version for i, version in held.items() if i not in fences}
     entries = {
         token: refusal.reason
@@ -137,7 +137,7 @@ async def restore(
         mine: what the committer relies on.
         last: the last entry of the batch.
     """
-    held = await store.versions(check.document_id for check in checks)
+    held = await store.documents.versions(check.document_id for check in checks)
     stale = [check for check in checks if held.get(check.document_id, 0) != check.entries.filled_from]
     if stale:
         await ahead.look(last)
@@ -187,7 +187,7 @@ async def _held(store: Store, ids: Collection[str]) -> dict[str, int]:
     """The newest version that MongoDB knows of each of these documents or its delete, if there is either."""
     if not ids:
         return {}
-    stored, deleted = await store.versions(ids), await store.deleted(ids)
+    stored, deleted = await store.documents.versions(ids), await store.tombstones.versions(ids)
     return {i: max(stored.get(i, 0), deleted.get(i, 0)) for i in stored.keys() | deleted.keys()}
 
 
@@ -208,7 +208,7 @@ async def _delete(redis: Redis, key: bytes, seen: bytes) -> None:
 
 
 async def _restore_moved(engine: Engine, store: Store, document_id: str, ahead: Ahead, mine: Mine) -> None:
-    stored = await store.find(document_id)
+    stored = await store.find_alive(document_id)
     if stored is not None:
         await _put(engine, document_id, await text_of(engine.mapping, stored), ahead, mine)
 
@@ -222,7 +222,7 @@ async def _put(engine: Engine, document_id: str, text: bytes, ahead: Ahead, mine
 
 
 async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, ahead: Ahead, mine: Mine) -> None:
-    stored = await store.find(document_id)
+    stored = await store.find_alive(document_id)
     document = None if stored is None else await text_of(engine.mapping, stored)
     version = 0 if stored is None else stored.version
     await _roll_back(engine, document_id, seen, document, version, ahead, mine)

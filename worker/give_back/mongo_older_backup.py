@@ -13,7 +13,7 @@ import structlog
 
 from gears.contract.entries import BACKFILL
 from gears.engines import Engine
-from gears.in_mongo.give_back_store import GiveBackStore
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
 from worker.audit.compare import look_equal
@@ -25,7 +25,7 @@ _PAGE, _AT_ONCE = 1000, 100
 log = structlog.get_logger()
 
 
-async def bring_what_is_missing(redis: Redis, engine: Engine, store: GiveBackStore, *, life: str) -> int:
+async def bring_what_is_missing(redis: Redis, engine: Engine, store: Store, *, life: str) -> int:
     """Capture every key whose document MongoDB doesn't hold; returns how many. In another life, nothing is captured.
 
     Raises:
@@ -49,10 +49,10 @@ async def bring_what_is_missing(redis: Redis, engine: Engine, store: GiveBackSto
             return brought
 
 
-async def _different(redis: Redis, engine: Engine, store: GiveBackStore, keys: Sequence[bytes]) -> list[bytes]:
+async def _different(redis: Redis, engine: Engine, store: Store, keys: Sequence[bytes]) -> list[bytes]:
     texts: Any = await redis.execute_command("JSON.MGET", *keys, "$")
     ids = dict(with_ids(engine.mapping, keys))
-    stored = await store.find_many(document_id for document_id in ids.values() if document_id is not None)
+    stored = await store.documents.find_many(document_id for document_id in ids.values() if document_id is not None)
     return [
         key
         for key, text in zip(keys, texts, strict=True)

@@ -22,7 +22,7 @@ from gears.contract.write_tokens import ZERO, Token
 from gears.documents.mongo_form import Stored, text_of
 from gears.engines import Engine
 from gears.in_mongo.batch_log import Acked, Head, Logged
-from gears.in_mongo.give_back_store import GiveBackStore
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
 from gears.progress.given_back import RewindReport
@@ -51,7 +51,7 @@ class GiveBack:
         self,
         redis: Redis,
         engine: Engine,
-        store: GiveBackStore,
+        store: Store,
         mine: Mine,
         *,
         acked: Acked,
@@ -93,9 +93,9 @@ class GiveBack:
             report.documents, report.deletes = counts
             what = f"{report.documents:,} documents and {report.deletes:,} deletes, which MongoDB has"
         else:
-            report.documents = await self._store.estimated_count()
+            report.documents = await self._store.documents.estimated_count()
             what = f"what it lacks of some {report.documents:,} documents that MongoDB has"
-        await self._store.keep_rewind(report)
+        await self._store.reports.keep_rewind(report)
         name = self._names.rewind
         blocked(
             f"Redis has forgotten what was committed after {report.watermark}, up to {report.checkpoint}: {what}; to "
@@ -119,7 +119,7 @@ class GiveBack:
         """
         above = self._acked.version
         self._newest_of = await self._store.log.newest_of()
-        await record_refusals(self._redis, self._names, await self._store.refused_above(above))
+        await record_refusals(self._redis, self._names, await self._store.dead_letters.refused_above(above))
         report = self._report
         report.documents = report.deletes = report.restored = 0
         async for ids in self._forgotten():
@@ -131,7 +131,7 @@ class GiveBack:
             reached("given back")
             await self._store.set_versions(held, self._raised)
         report.restored_at = datetime.now(UTC)
-        await self._store.keep_rewind(report)
+        await self._store.reports.keep_rewind(report)
         return report.restored
 
     async def _forgotten(self) -> AsyncIterator[Sequence[str]]:

@@ -12,7 +12,8 @@ import anyio
 from gears.contract.mapping import Mapping
 from gears.documents.mongo_form import text_of
 from gears.engines import Engine
-from gears.in_mongo.audit_store import AuditStore, batched
+from gears.in_mongo.documents import batched
+from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from worker.commit.committer import Committer
 
@@ -43,7 +44,7 @@ class Warm:
     def __init__(
         self,
         redis: Redis,
-        store: AuditStore,
+        store: Store,
         engine: Engine,
         committer: Committer,
         *,
@@ -64,7 +65,7 @@ class Warm:
             CaptureMissing: the recipe isn't installed.
             RedisRefused: Redis is out of memory.
         """
-        total, done, given = await self._store.estimated_count(), 0, 0
+        total, done, given = await self._store.documents.estimated_count(), 0, 0
         try:
             async for ids in in_order(self._store):
                 for some in batched(ids, _AT_ONCE):
@@ -78,8 +79,8 @@ class Warm:
     async def _warm(self, ids: Sequence[str]) -> int:
         since = self._committer.committed_since = set()
         cold = await absent_of(self._redis, self._engine.mapping, ids)
-        stored = await self._store.find_many(cold)
-        deleted = await self._store.tombstones(stored)
+        stored = await self._store.documents.find_many(cold)
+        deleted = await self._store.tombstones.versions(stored)
         given, size, texts = 0, 0, dict[str, bytes]()
         for document_id, document in stored.items():
             if 0 < document.version <= deleted.get(document_id, -1):
@@ -103,7 +104,7 @@ class Warm:
             pause = min(pause * 2, _LONGEST)
 
 
-async def in_order(store: AuditStore) -> AsyncIterator[Sequence[str]]:
+async def in_order(store: Store) -> AsyncIterator[Sequence[str]]:
     """The ids of all documents, some at a time: the newest first, as far as the log tells, then the others."""
     newest: dict[str, None] = {}
     async for ids in store.log.newest_ids():
@@ -111,7 +112,7 @@ async def in_order(store: AuditStore) -> AsyncIterator[Sequence[str]]:
         if len(newest) >= _MOST_NEWEST:
             break
     yield list(newest)
-    async for page in store.scan():
+    async for page in store.documents.scan():
         if others := [stored.id for stored in page if stored.id not in newest]:
             yield others
 

@@ -27,7 +27,7 @@ from gears.contract.redis_names import Names
 from gears.engines import Engine, open_engine
 from gears.in_mongo.client import Document, MongoError
 from gears.in_mongo.errors.describe import held_up
-from gears.in_mongo.give_back_store import GiveBackStore
+from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis, own_wire, server_run
 from gears.process.exception_groups import leaves, reasons
 from gears.process.failpoint import reached
@@ -70,7 +70,7 @@ class Leader:
         self._redis = redis
         self._mapping = mapping
         self._settings = settings
-        self._store = GiveBackStore(mongo, mapping)
+        self._store = Store(mongo, mapping)
         self._owner = process_name()
         self._log = structlog.get_logger().bind(mapping=mapping.prefix)
         self._warned: set[str] = set()
@@ -172,7 +172,7 @@ class Leader:
         while True:
             await anyio.sleep(LOOK_EVERY)
             with suppress(MongoError):  # the commits say so
-                await self._store.ensure_unique()
+                await self._store.set_up.ensure_unique()
                 await committer.check_log()
                 self._put_back &= not committer.acked.version
                 if monotonic() > trimmed + _TRIM_EVERY:
@@ -207,7 +207,7 @@ class Leader:
         """Ensure the indexes that nothing waits for; what MongoDB refuses is said once, and left until a restart."""
         while True:
             try:
-                for complaint in await self._store.tidy():
+                for complaint in await self._store.set_up.tidy():
                     self._warn(complaint)
             except MongoError:
                 await anyio.sleep(LOOK_EVERY)
@@ -224,7 +224,7 @@ class Leader:
             with attempt:
                 try:
                     with reporter.patiently("MongoDB"):
-                        found = await self._store.prepare(reporter.preparing)
+                        found = await self._store.set_up.prepare(reporter.preparing)
                 except Unfit as error:
                     reporter.blocked(str(error))
                     raise
