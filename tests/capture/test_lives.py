@@ -16,7 +16,7 @@ from service.embedded import server_commands as servers
 from tests.loss.test_rewind import in_mongodb, in_redis, put, recovered, standing
 from tests.support.engines import ALL_KINDS, KINDS, KindStack
 from tests.support.stack import Process, Stack, eventually, free_port
-from worker.lead.leader import LOOK_EVERY
+from worker.lead.watch_mongo import LOOK_EVERY
 
 FUNCTIONS = [name for name, kind in KINDS.items() if kind.engine == "function"]
 NAMES = Names("notes")

@@ -4,8 +4,7 @@ In this order: a term that is begun before the life is known may be older than w
 forgotten since. The names are those of docs/protocol.
 """
 
-from collections.abc import Mapping as Dict
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -13,13 +12,16 @@ import structlog
 from gears.contract.entries import decode_entry
 from gears.contract.redis_names import Names
 from gears.contract.version import shown, term_of, version_of
-from gears.contract.write_tokens import EntryId
 from gears.engines import Engine
 from gears.in_mongo.batch_log import Acked, Head, Logged, acked_before_terms, going_on
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
+from gears.progress.backlog import last_entry
 from gears.progress.set_aside_entries import read_aside
+from worker.commit.set_aside import Aside
+from worker.commit.term import Standing, Term
+from worker.commit.try_again import tries
 from worker.give_back.mongo_older_backup import bring_what_is_missing
 from worker.give_back.redis_lost_writes import GiveBack, decided
 from worker.lease.lease import Lease
@@ -40,25 +42,44 @@ redis.call('SET', KEYS[4], ARGV[5])
 """DEL, which takes no memory, comes first: so Redis lets the rest through also when it is out of memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where to go on.
+async def begin(
+    term: Term,
+    engine: Engine,
+    store: Store,
+    reporter: Reporter,
+    *,
+    ask_first: bool,
+    put_back: bool,
+    warm: Callable[[], object],
+) -> None:
+    """Begin a term, as soon as MongoDB can be reached.
 
     Args:
-        mine: the lease and the life.
-        term: the term that was begun.
-        acked: what Redis knows to be acknowledged.
-        lives: what is committed of the latest lives.
-        unacked: the version of a batch that is written and not acknowledged, and the newest entry that it knew.
-        partial: whether Redis was given back only what it held, so that the rest is to be warmed.
-    """
+        term: the term.
+        engine: the mapping's engine.
+        store: the mapping's documents in MongoDB.
+        reporter: where to say how it goes.
+        ask_first: whether somebody is to decide before Redis is given back what it has forgotten.
+        put_back: whether MongoDB was found to have been put back, though more was committed since.
+        warm: called where plain clients don't find in Redis what only MongoDB holds.
 
-    mine: Mine
-    term: int
-    acked: Acked
-    lives: Dict[str, EntryId] = field(default_factory=dict)
-    unacked: Dict[int, EntryId] = field(default_factory=dict)
-    partial: bool = False
+    Raises:
+        LeaseLost: another committer is at work.
+        Rewound: Redis has forgotten something meanwhile.
+        RedisError: Redis is away; start again under a new lease.
+    """
+    redis = engine.redis
+    async for attempt in tries(reporter):
+        with attempt, reporter.patiently("MongoDB"):
+            await store.unpark()
+            standing = await recover(redis, engine, store, term.lease, reporter, ask_first=ask_first, put_back=put_back)
+    term.begin(standing)
+    term.aside = Aside((await read_aside(redis, engine.names)).values())
+    if standing.partial:
+        warm()
+    reporter.committing()
+    reporter.set_aside(term.aside.count, term.aside.reason)
+    term.may_refuse(await last_entry(redis, engine.names))
 
 
 async def recover(

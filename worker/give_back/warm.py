@@ -15,7 +15,7 @@ from gears.engines import Engine
 from gears.in_mongo.documents import batched
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
-from worker.commit.committer import Committer
+from worker.commit.term import Term
 
 _AT_ONCE = 100
 """How many documents are read at a time, and given in one atomic step at most."""
@@ -37,7 +37,7 @@ class Warm:
         redis: client with replies as bytes.
         store: the mapping's documents in MongoDB.
         engine: the mapping's engine.
-        committer: the mapping's, at work in this process.
+        term: the mapping's, in which a committer is at work in this process.
         on_progress: called with the documents done and about how many there are.
     """
 
@@ -46,14 +46,14 @@ class Warm:
         redis: Redis,
         store: Store,
         engine: Engine,
-        committer: Committer,
+        term: Term,
         *,
         on_progress: Callable[[int, int], None],
     ) -> None:
         self._redis = redis
         self._store = store
         self._engine = engine
-        self._committer = committer
+        self._term = term
         self._on_progress = on_progress
 
     async def run(self) -> int:
@@ -73,11 +73,11 @@ class Warm:
                     done += len(some)
                     self._on_progress(done, max(done, total))
         finally:
-            self._committer.committed_since = None
+            self._term.committed_since = None
         return given
 
     async def _warm(self, ids: Sequence[str]) -> int:
-        since = self._committer.committed_since = set()
+        since = self._term.committed_since = set()
         cold = await absent_of(self._redis, self._engine.mapping, ids)
         stored = await self._store.documents.find_many(cold)
         deleted = await self._store.tombstones.versions(stored)
@@ -93,9 +93,9 @@ class Warm:
         return given + (await self._give(texts, since) if texts else 0)
 
     async def _give(self, texts: Dict[str, bytes], since: set[bytes]) -> int:
-        mapping, mine, pause = self._engine.mapping, self._committer.mine, _FIRST
+        mapping, mine, pause = self._engine.mapping, self._term.mine, _FIRST
         while True:
-            acked = str(self._committer.acked)
+            acked = str(self._term.acked)
             untouched = {i: text for i, text in texts.items() if mapping.key(i).encode() not in since}
             given = await self._engine.warm(untouched, acked=acked, token=mine.lease, life=mine.life)
             if given is not None:

@@ -1,15 +1,12 @@
 """One mapping's place in a worker: wait for the lease, commit and look after the recipe, begin again after errors."""
 
-from contextlib import suppress
 from functools import partial
-from time import monotonic
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 from motor.motor_asyncio import AsyncIOMotorClient
 from redis.exceptions import RedisError
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from gears.contract.errors import (
     CaptureMissing,
@@ -26,7 +23,6 @@ from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.engines import Engine, open_engine
 from gears.in_mongo.client import Document, MongoError
-from gears.in_mongo.errors.describe import held_up
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis, own_wire, server_run
 from gears.process.exception_groups import leaves, reasons
@@ -34,18 +30,19 @@ from gears.process.failpoint import reached
 from gears.process.settings import Settings
 from gears.progress.backlog import read_backlog
 from worker.audit.reconciler import request_sweep
+from worker.commit.begin_term import begin
 from worker.commit.committer import Committer
+from worker.commit.term import Term
 from worker.give_back.warm import Warm
 from worker.lead.keep_recipe import supervise
 from worker.lead.plain_writes import Listener
+from worker.lead.prepare_mongo import prepare, tidy
+from worker.lead.watch_mongo import LOOK_EVERY, MongoWatch
 from worker.lease.lease import Lease, process_name
 from worker.progress import Progress
 from worker.reporter import Reporter
 
 _STANDBY_POLL = 0.5
-
-LOOK_EVERY, _TRIM_EVERY = 2.0, 30.0
-"""Seconds between looks at what committing relies on, and between trims of the log."""
 
 _RESTART = (
     LeaseLost,
@@ -139,51 +136,34 @@ class Leader:
                         self._redis, engine, lease, self._settings.mappings, timeout=self._settings.redis_timeout
                     )
                     tasks.start_soon(listener.run)
-                await self._prepare(reporter)
-                tasks.start_soon(self._tidy)
+                await prepare(self._store, reporter, self._warn)
+                tasks.start_soon(tidy, self._store, self._warn)
                 async with own_wire(self._redis) as wire:
-                    committer = Committer(
-                        self._redis,
-                        wire,
-                        self._store,
+                    term = Term(lease)
+                    tasks.start_soon(MongoWatch(self._store, term, self._mongo_holds).run)
+                    await begin(
+                        term,
                         engine,
-                        lease,
+                        self._store,
                         reporter,
-                        batch_size=self._settings.batch_size,
                         ask_first=self._settings.rewind == "report",
                         put_back=self._put_back,
-                        warm=partial(self._begin_warming, tasks, engine, reporter),
+                        warm=partial(self._begin_warming, tasks, engine, reporter, term),
                     )
-                    tasks.start_soon(self._look_after, committer)
-                    await committer.run()
+                    batch_size = self._settings.batch_size
+                    await Committer(wire, self._store, engine, reporter, term, batch_size=batch_size).run()
         finally:
             await reporter.withdraw()
 
-    async def _look_after(self, committer: Committer) -> None:
-        """Ensure all the time what committing relies on.
+    def _mongo_holds(self) -> None:
+        """MongoDB holds what was acknowledged: it is whole again, if it was put back."""
+        self._put_back = False
 
-        The unique index keeps committers that overlap from storing a document twice; and MongoDB holds what it has
-        acknowledged.
-
-        Raises:
-            MongoWasPutBack: it doesn't.
-        """
-        trimmed = monotonic()
-        while True:
-            await anyio.sleep(LOOK_EVERY)
-            with suppress(MongoError):  # the commits say so
-                await self._store.set_up.ensure_unique()
-                await committer.check_log()
-                self._put_back &= not committer.acked.version
-                if monotonic() > trimmed + _TRIM_EVERY:
-                    trimmed = monotonic()
-                    await self._store.log.trim()
-
-    def _begin_warming(self, tasks: TaskGroup, engine: Engine, reporter: Reporter, committer: Committer) -> None:
+    def _begin_warming(self, tasks: TaskGroup, engine: Engine, reporter: Reporter, term: Term) -> None:
         reporter.warming(0, 1)
-        tasks.start_soon(self._warm, engine, reporter, committer)
+        tasks.start_soon(self._warm, engine, reporter, term)
 
-    async def _warm(self, engine: Engine, reporter: Reporter, committer: Committer) -> None:
+    async def _warm(self, engine: Engine, reporter: Reporter, term: Term) -> None:
         """Give Redis all that only MongoDB holds: until then plain clients find it absent; the API reads it there."""
         pace = Progress()
 
@@ -192,7 +172,7 @@ class Leader:
             if (said := pace.said(done, total)) is not None:
                 self._log.info("warming Redis", **said._asdict())
 
-        warm = Warm(self._redis, self._store, engine, committer, on_progress=advance)
+        warm = Warm(self._redis, self._store, engine, term, on_progress=advance)
         while True:
             try:
                 given = await warm.run()
@@ -202,37 +182,6 @@ class Leader:
                 self._log.info("Redis is warm again", given=given)
                 return reporter.warming(0, 0)
             await anyio.sleep(LOOK_EVERY)
-
-    async def _tidy(self) -> None:
-        """Ensure the indexes that nothing waits for; what MongoDB refuses is said once, and left until a restart."""
-        while True:
-            try:
-                for complaint in await self._store.set_up.tidy():
-                    self._warn(complaint)
-            except MongoError:
-                await anyio.sleep(LOOK_EVERY)
-            else:
-                return
-
-    async def _prepare(self, reporter: Reporter) -> None:
-        """Ensure that documents can be kept, however long MongoDB takes, or somebody, to make it possible."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((MongoError, Unfit)),
-            wait=wait_exponential(multiplier=0.4, max=3),
-            sleep=anyio.sleep,
-        ):
-            with attempt:
-                try:
-                    with reporter.patiently("MongoDB"):
-                        found = await self._store.set_up.prepare(reporter.preparing)
-                except Unfit as error:
-                    reporter.blocked(str(error))
-                    raise
-                except MongoError as error:
-                    reporter.retrying(held_up(error))
-                    raise
-                if found.collation:
-                    self._warn(f"the collection has the default collation {found.collation!r}; it isn't used for ids")
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:
