@@ -5,20 +5,16 @@ written since: their entries are on the stream. The log names the documents. Whe
 keys that Redis holds are looked at; what it doesn't hold is cold. Where the setting says so, somebody decides first.
 """
 
-from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Sequence
 from collections.abc import Mapping as Dict
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Any
 
 import anyio
 
-from gears.contract.entries import BACKFILL, EXPIRE, FILL, Entry, decode_entry
 from gears.contract.errors import Refused
 from gears.contract.redis_names import Names
 from gears.contract.version import shown, version_of
-from gears.contract.write_tokens import ZERO, Token
 from gears.documents.mongo_form import Stored, text_of
 from gears.engines import Engine
 from gears.in_mongo.batch_log import Acked, Head, Logged
@@ -27,6 +23,7 @@ from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
 from gears.progress.given_back import RewindReport
 from gears.progress.refusals import record_refusals
+from worker.give_back.newer_writes import NewerWrites
 from worker.lease.lease import Lease
 from worker.lease.lease_and_life import Mine
 
@@ -64,12 +61,8 @@ class GiveBack:
         self._mine = mine
         self._acked = acked
         self._newest = newest
-        self._raised = version_of(head.term, 0)
-        self._order = {life: n for n, life in enumerate(head.lives)}
+        self._head = head
         self._names = Names(engine.mapping.prefix)
-        self._written: dict[bytes, Entry] = {}
-        self._newest_of: list[tuple[int, Token]] = []
-        self._seen = ZERO
         self.partial = False
         """Whether what Redis doesn't hold was left to be read through, or warmed."""
         self._report = RewindReport(
@@ -118,7 +111,8 @@ class GiveBack:
             MongoError, RedisError: it isn't complete; do it again.
         """
         above = self._acked.version
-        self._newest_of = await self._store.log.newest_of()
+        newest_of = await self._store.log.newest_of()
+        newer = NewerWrites(self._redis, self._names, self._mine.life, newest_of, self._newest, self._head.lives)
         await record_refusals(self._redis, self._names, await self._store.dead_letters.refused_above(above))
         report = self._report
         report.documents = report.deletes = report.restored = 0
@@ -127,9 +121,9 @@ class GiveBack:
             report.documents += len(documents)
             report.deletes += len(deleted)
             held = {i: stored.version for i, stored in documents.items()} | deleted
-            report.restored += await self._give_back(documents, held, lease)
+            report.restored += await self._give_back(documents, held, newer, lease)
             reached("given back")
-            await self._store.set_versions(held, self._raised)
+            await self._store.set_versions(held, version_of(self._head.term, 0))
         report.restored_at = datetime.now(UTC)
         await self._store.reports.keep_rewind(report)
         return report.restored
@@ -156,46 +150,25 @@ class GiveBack:
             if cursor == 0:
                 return
 
-    async def _give_back(self, documents: Dict[str, Stored], held: Dict[str, int], lease: Lease) -> int:
+    async def _give_back(
+        self, documents: Dict[str, Stored], held: Dict[str, int], newer: NewerWrites, lease: Lease
+    ) -> int:
         lease.check()
-        await self._note_writes()
+        await newer.read_on()
         given = 0
 
         async def give(document_id: str, stored: Stored | None) -> None:
             nonlocal given
             text = None if stored is None else await text_of(self._engine.mapping, stored)
             mine = self._mine
-            done = await self._engine.restore(document_id, text, since=self._seen, token=mine.lease, life=mine.life)
+            done = await self._engine.restore(document_id, text, since=newer.seen, token=mine.lease, life=mine.life)
             given += done
 
         async with anyio.create_task_group() as tasks:
             for document_id, version in held.items():
-                entry = self._written.get(self._engine.mapping.key(document_id).encode())
-                if entry is None or not self._is_newer(entry, version):
+                if not newer.has(self._engine.mapping.key(document_id).encode(), version):
                     tasks.start_soon(give, document_id, documents.get(document_id))
         return given
-
-    async def _note_writes(self) -> None:
-        """Read on in the stream: when was each key written to last?"""
-        while page := await self._read_stream():
-            for entry in page:
-                self._seen = entry.id
-                if entry.event not in (FILL, BACKFILL, EXPIRE):
-                    self._written[entry.key] = entry
-
-    def _is_newer(self, entry: Entry, version: int) -> bool:
-        """Whether an entry tells of a write that came after what MongoDB holds with a version, and not before."""
-        n = bisect_left(self._newest_of, version, key=itemgetter(0))
-        newest = self._newest_of[n][1] if n < len(self._newest_of) else self._newest.newest
-        if entry.life in (self._mine.life, newest.life):
-            return entry.life == self._mine.life or entry.id > newest.id
-        if entry.life in self._order and newest.life in self._order:
-            return self._order[entry.life] > self._order[newest.life]
-        return _began(entry.life) > _began(newest.life)
-
-    async def _read_stream(self) -> list[Entry]:
-        page: Any = await self._redis.xrange(self._names.stream, f"({self._seen}", count=_PAGE)
-        return [decode_entry(entry_id, fields) for entry_id, fields in page]
 
 
 async def decided(redis: Redis, names: Names) -> None:
@@ -204,8 +177,3 @@ async def decided(redis: Redis, names: Names) -> None:
         if await redis.getdel(names.rewind) == b"restore":
             return
         await anyio.sleep(_POLL)
-
-
-def _began(life: str) -> str:
-    """When a life began, as its name tells; see the recipes."""
-    return life[8:21]
