@@ -4,30 +4,29 @@ Two passes at full speed find suspects; bounded windows of these are proven (see
 repaired as they come. Memory doesn't grow with the number of documents, nor with that of differences.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
 import anyio
 
-from gears.contract.version import shown
+from gears.contract.mapping import Mapping
 from gears.documents.mongo_form import Stored
 from gears.engines import Engine
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
-from gears.progress.audit_report import MAX_EXAMPLES, AuditReport, Example
-from worker.audit.compare import DRIFT, Kind, look_equal
+from gears.progress.audit_report import AuditReport
+from worker.audit.compare import DRIFT, look_equal
 from worker.audit.delete_cold import Cold, delete_cold
 from worker.audit.prove_drift import Proof, Prover, with_ids
 from worker.audit.repair import DIFFERS, repair
+from worker.audit.tally import Tally
 from worker.commit.read_batch import readable
 from worker.rate_limit import Pace
 
 _SCAN_COUNT = 1000
 _WINDOW = 500
-_REMEMBERED = 100_000
-"""How many counted keys are remembered, since SCAN may return a key more than once."""
 
 
 class Audit:
@@ -69,10 +68,10 @@ class Audit:
         self._pace = Pace(rate)
         self._prover = Prover(redis, store, patience=patience)
         self._window: list[bytes] = []
-        self._counted: set[bytes] = set()
         self._cold = Cold()
         self._done = self._total = 0
         self._report = AuditReport(mapping=self._mapping.prefix, started_at=datetime.now(UTC), because=because)
+        self._tally = Tally(self._report)
 
     async def run(self) -> AuditReport:
         """Compare everything, repair if asked to, keep the report in MongoDB and return it.
@@ -88,7 +87,7 @@ class Audit:
         self._total = documents + await self._redis.dbsize()
         await self._compare_documents()
         self._done = documents
-        async for keys in self._keys():
+        async for keys in _scan(self._redis, self._mapping):
             await self._find_missing(keys)
         while self._window:
             await self._settle(holding=False)
@@ -125,22 +124,12 @@ class Audit:
         for key, text, stored in zip(keys, texts, page, strict=True):
             self._report.legacy += stored.version == 0
             if await look_equal(self._mapping, text, stored):
-                self._count(Kind.EQUAL)
+                self._tally.equal()
             else:
                 self._window.append(key)
         while len(self._window) >= _WINDOW:
             await self._settle(holding=True)
         await self._step(len(page))
-
-    async def _keys(self) -> AsyncIterator[list[bytes]]:
-        """Batches of the mapping's keys."""
-        pattern, cursor = f"{self._mapping.prefix}:*", 0
-        while True:
-            reply: Any = await self._redis.scan(cursor, match=pattern, count=_SCAN_COUNT)
-            cursor, keys = reply
-            yield list(dict.fromkeys(keys))
-            if cursor == 0:
-                return
 
     async def _find_missing(self, keys: list[bytes]) -> None:
         """Pass two: keys that MongoDB has no document for."""
@@ -163,19 +152,12 @@ class Audit:
         keys, self._window = self._window[:size], self._window[size:]
         settled = await self._prover.settle(keys)
         proofs = [proof for proof in settled.proofs if not holding or proof.stored is not None]
-        proofs = [proof for proof in proofs if proof.key not in self._counted]
-        self._remember(proof.key for proof in proofs if proof.verdict.kind is not Kind.EQUAL)
+        proofs = self._tally.proven(proofs, unsettled=len(settled.unsettled))
         drift = [proof for proof in proofs if proof.verdict.kind in DRIFT]
         if self._deleting:
             self._cold.note(proofs)
-        for proof in proofs:
-            if proof.verdict.kind is not None:
-                self._count(proof.verdict.kind)
-        self._report.unsettled += len(settled.unsettled)
-        self._report.compared += len(settled.unsettled)
         reasons = await self._repair(drift) if drift and self._repairing else {}
-        for proof in proofs:
-            self._show(proof, reasons.get(proof.key, ""))
+        self._tally.show(proofs, reasons)
 
     async def _repair(self, drift: list[Proof]) -> dict[bytes, str]:
         """Repair; returns why keys were left."""
@@ -198,33 +180,18 @@ class Audit:
         if reason:
             report.warnings.append(f"cold documents were not deleted: {reason}")
 
-    def _count(self, kind: Kind) -> None:
-        self._report.compared += 1
-        setattr(self._report, kind, getattr(self._report, kind) + 1)
-
-    def _remember(self, keys: Iterable[bytes]) -> None:
-        if len(self._counted) > _REMEMBERED:
-            self._counted.clear()
-        self._counted.update(keys)
-
-    def _show(self, proof: Proof, reason: str) -> None:
-        kind = proof.verdict.kind
-        if kind is None or kind is Kind.EQUAL:
-            return
-        examples = self._report.examples.setdefault(kind, [])
-        if len(examples) < MAX_EXAMPLES:
-            version = proof.mongo_version
-            examples.append(
-                Example(
-                    key=proof.key.decode(errors="backslashreplace"),
-                    redis=str(proof.newest),
-                    mongodb=None if version is None else shown(version),
-                    fields=list(proof.verdict.fields),
-                    reason=reason,
-                )
-            )
-
     async def _step(self, documents: int) -> None:
         self._done = min(self._done + documents, self._total)
         self._on_progress(self._mapping.prefix, self._done, self._total)
         await self._pace.spend(documents)
+
+
+async def _scan(redis: Redis, mapping: Mapping) -> AsyncIterator[list[bytes]]:
+    """Batches of the mapping's keys."""
+    pattern, cursor = f"{mapping.prefix}:*", 0
+    while True:
+        reply: Any = await redis.scan(cursor, match=pattern, count=_SCAN_COUNT)
+        cursor, keys = reply
+        yield list(dict.fromkeys(keys))
+        if cursor == 0:
+            return
