@@ -14,7 +14,8 @@ from gears.in_redis.client import connect
 from gears.progress.reconciler_state import ReconcilerState, read_reconciler
 from tests.support.engines import ALL_KINDS, KindStack, uncaptured
 from tests.support.stack import Stack, eventually
-from worker.audit.recheck import MOST_EVENTS, MOST_NOTED, SETTLE, Noted, Overloaded, Recheck
+from worker.audit.changed_keys import MOST_EVENTS, MOST_NOTED, SETTLE, ChangedKeys, Overloaded
+from worker.audit.recheck import Recheck
 from worker.reporter import ReconcilerReporter
 
 FLAGS = "notify-keyspace-events"
@@ -259,18 +260,18 @@ async def test_the_setting_is_added_to_and_put_back(own_stack: Stack) -> None:
 
 
 def test_keys_are_due_a_while_after_their_last_event_and_not_too_many_are_noted() -> None:
-    noted = Noted()
-    noted.note(b"a", "json.set", 0.0)
-    noted.note(b"b", "json.set", 0.25)
-    noted.note(b"a", "del", 0.5)
-    assert noted.take(SETTLE, 10) == {}
-    assert noted.take(SETTLE + 0.25, 10) == {b"b": "json.set"}
-    assert noted.take(SETTLE + 0.5, 0) == {}
-    assert b"a" in noted
-    assert noted.take(SETTLE + 0.5, 1) == {b"a": "del"}
-    assert len(noted) == 0
+    changed = ChangedKeys()
+    changed.note(b"a", "json.set", 0.0)
+    changed.note(b"b", "json.set", 0.25)
+    changed.note(b"a", "del", 0.5)
+    assert changed.take(SETTLE, 10) == {}
+    assert changed.take(SETTLE + 0.25, 10) == {b"b": "json.set"}
+    assert changed.take(SETTLE + 0.5, 0) == {}
+    assert b"a" in changed
+    assert changed.take(SETTLE + 0.5, 1) == {b"a": "del"}
+    assert len(changed) == 0
     for n in range(MOST_NOTED):
-        noted.note(b"%d" % n, "json.set", 1.0)
-    noted.note(b"0", "json.set", 1.0)
+        changed.note(b"%d" % n, "json.set", 1.0)
+    changed.note(b"0", "json.set", 1.0)
     with pytest.raises(Overloaded):
-        noted.note(b"one more", "json.set", 1.0)
+        changed.note(b"one more", "json.set", 1.0)
