@@ -252,7 +252,8 @@ Decision(k, es, doc) ==
             ELSE IF doc.s = "del" THEN "delete"
             ELSE IF last.e = "write" THEN "lost" ELSE "nothing"]
 
-\* A batch: the first n entries, one state per key, read in one step. What was refused before stays so.
+\* Decider.read in worker/commit/read_and_decide.py, and batch_to_write: the first n entries, one state per key, read in one
+\* step. What was refused before stays so.
 Read(c) ==
   /\ C[c].pc = "loop" /\ Len(R.stream) > 0
   /\ IF (UseLife /\ ~SameLife(c)) \/ R.acked # C[c].left
@@ -282,7 +283,7 @@ SendDocs(c) ==
   /\ C' = [C EXCEPT ![c].pc = "docs", ![c].todo = Todo(c, {"refuse", "lost"}), ![c].unacked = @ \cup {<<V(c), C[c].b.newest[2]>>}]
   /\ UNCHANGED <<Redis, Memory, M, F, S, used, G>>
 
-\* MongoDB doesn't answer: it is read again, with a higher number. What was sent may arrive later.
+\* worker/commit/try_again.py: MongoDB doesn't answer; it is read again, with a higher number. What was sent may arrive later.
 ReadAgain(c) ==
   /\ C[c].pc \in {"tombs", "docs"} /\ OpsOf(c, V(c)) # {} /\ used.retries < MaxRetries
   /\ used' = [used EXCEPT !.retries = @ + 1]
