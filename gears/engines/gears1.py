@@ -24,6 +24,9 @@ HELD_COMMANDS = (
 )
 """Commands of plain clients that are answered when their writes are committed; others are captured only."""
 
+RECIPE = ("gears1_shared.py", "gears1_capture.py", "gears1_writes.py", "gears1_hold.py", "gears1_register.py")
+"""The files whose texts, one behind the other, are the recipe."""
+
 _MISSING = "subcommand not found"
 
 _QUEUED = "writethrough_queued"
@@ -37,13 +40,13 @@ _INSTALLING = "sync:installing"
 
 
 class Gears1(CallEngine):
-    """See `Engine`; the trigger that is called here is registered by `recipes/gears1.py`."""
+    """See `Engine`; the trigger that is called here is registered by `recipes/gears1_register.py`."""
 
     name: ClassVar[str] = "gears1"
 
     @cached_property
     def _code(self) -> str:
-        return recipe("gears1_writes.py") + recipe("gears1.py")
+        return "".join(map(recipe, RECIPE))
 
     @cached_property
     def _config(self) -> dict[str, Any]:

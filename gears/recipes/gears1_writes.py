@@ -1,139 +1,17 @@
-# ruff: noqa: B905, BLE001, F821
+# ruff: noqa: B905, F821
 # mypy: ignore-errors
-"""The writes of the API and the worker on RedisGears 1.x; this text stands before that of `gears1.py`.
+"""The writes of the API and the worker on RedisGears 1.x.
 
 They are Python and no script, because Redis before 7.0 corrupts its memory when a script calls a command that a module
 hooks. Their own writes aren't captured: they add their entry themselves, before the write, since an entry too many is
 harmless and one too few is not.
 """
 
-import sys
-import threading
-import time
-import types
-from collections import deque
-
-JSON_TYPE = "ReJSON-RL"
 MOST_SEARCHED = 200
 MARKED_SECONDS = "86400"
 """How long it is known that a key was deleted which is given back as deleted: entries from before may wait so long."""
 
-SAMPLE_SECONDS = 0.1
 NO_WRITES = ("fill", "backfill", "expire")
-
-READ_ONLY = "READONLY You can't write against a read only replica."
-OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'."
-
-
-def shared():
-    """What the functions of this session share; empty again after a restart of Redis."""
-    name = "{name}_{version}".format(**CONFIG)
-    module = sys.modules.get(name)
-    if module is None:
-        module = types.ModuleType(name)
-        module.lock = threading.Lock()
-        module.held = deque()  # oldest entry first, which is also the nearest deadline first
-        module.watched = False
-        module.closed_until = 0.0
-        module.entries = None  # those captured by the command that `hold` runs now
-        module.muted = False  # while a function here writes
-        module.captured = module.failures = 0
-        module.failure = ""
-        module.replica = module.full = False
-        module.sampled = 0.0
-        sys.modules[name] = module
-    return module
-
-
-def said(section, name):
-    """What INFO says under a name."""
-    start = section.index(name + ":") + len(name) + 1
-    return section[start : section.index("\r", start)]
-
-
-def present_life(anywhere=False):
-    """The present life; a new one where Redis's memory isn't the one that the life is kept with.
-
-    The memory's id is another one after a restart, and after another server's memory was taken over. A life's name is
-    never used again: it tells the run of the server, when it began, and whose it is. In another database than the
-    mapping's: None, if that was asked.
-    """
-    memory = said(execute("INFO", "replication"), "master_replid")
-    life, _, kept_with = (execute("GET", CONFIG["life"]) or "").partition(" ")
-    if kept_with == memory:
-        return life
-    if anywhere and is_elsewhere():
-        return None
-    run = said(execute("INFO", "server"), "run_id")[:8]
-    seconds, microseconds = execute("TIME")
-    life = "{}{:013x}{}".format(run, int(seconds) * 1000000 + int(microseconds), CONFIG["tag"])
-    execute("SET", CONFIG["life"], life + " " + memory)
-    return life
-
-
-def is_elsewhere():
-    """Whether a command runs in another database: COPY tells, since it copies nothing to where it comes from."""
-    try:
-        execute("COPY", CONFIG["life"], CONFIG["life"], "DB", "0")
-    except Exception as error:
-        return "same" not in str(error)
-    return True
-
-
-def add(key, event, *more):
-    """Add an entry, with the life in which that is done; return its id.
-
-    Whoever reads the key from MongoDB meanwhile can't fill it any more.
-    """
-    execute("DEL", ticket_of(key))
-    return execute("XADD", CONFIG["stream"], "*", "k", key, "e", event, "l", present_life(), *more)
-
-
-def keep_document(key):
-    """Add an entry that carries the document, if the key has a time to live: it may expire before that is committed."""
-    if execute("PTTL", key) >= 0:
-        add(key, "expire", "d", current(key))
-
-
-def waits(key):
-    """Whether anything waits that may be of the key."""
-    return execute("XLEN", CONFIG["stream"]) > 0 or is_aside(key)
-
-
-def prevented(allow_oom=False):
-    """Why Redis takes no writes, or None: commands that RedisGears runs are not asked this by Redis."""
-    state = shared()
-    now = time.monotonic()
-    if now >= state.sampled + SAMPLE_SECONDS:
-        state.sampled = now
-        state.replica = execute("ROLE")[0] != "master"
-        memory = dict(line.split(":", 1) for line in execute("INFO", "memory").splitlines() if ":" in line)
-        limited = memory.get("maxmemory_policy") == "noeviction" and int(memory["maxmemory"]) > 0
-        state.full = limited and int(memory["used_memory"]) > int(memory["maxmemory"])
-    if state.replica:
-        return READ_ONLY
-    return OUT_OF_MEMORY if state.full and not allow_oom else None
-
-
-def named_for(key, prefix):
-    """What is kept for a key under this prefix."""
-    start = len(CONFIG["prefix"]) + 1
-    return (prefix if isinstance(key, str) else prefix.encode()) + key[start:]
-
-
-def gone(key):
-    """The name of the mark of a key's delete."""
-    return named_for(key, CONFIG["gone"])
-
-
-def ticket_of(key):
-    """The name of a key's ticket."""
-    return named_for(key, CONFIG["ticket"])
-
-
-def current(key):
-    """The document's text; empty for none."""
-    return execute("JSON.GET", key) or ""
 
 
 def bring(key, document, increments=()):
@@ -189,11 +67,6 @@ def written_since(key, since):
         if fields.get("k") == key and fields.get("e") not in NO_WRITES:
             return True
     return False
-
-
-def is_aside(key):
-    """Whether a write to the key waits that MongoDB doesn't take now: gears/progress/set_aside_entries.py."""
-    return any(what.partition(" ")[2] == key for what in execute("HGETALL", CONFIG["aside"]))
 
 
 def maybe_pending(key):

@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
-from gears.engines.gears1 import Gears1
+from gears.engines.gears1 import RECIPE, Gears1
 from gears.engines.recipe_calls import recipe
 from tests.support.stack import eventually
 
-TEXT = recipe("gears1_writes.py") + recipe("gears1.py")
+TEXT = "".join(map(recipe, RECIPE))
 NAMES = Names("todos")
 LIFE, MEMORY = "l1", "0123456789abcdef0123456789abcdef01234567"
 
@@ -58,7 +58,7 @@ def gears() -> FakeGears:
 
 
 def test_the_recipe_is_python_3_7() -> None:
-    for name in ("gears1_writes.py", "gears1.py"):
+    for name in RECIPE:
         ast.parse(recipe(name), feature_version=(3, 7))
 
 
