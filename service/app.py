@@ -18,11 +18,12 @@ from gears.process.settings import Settings
 from gears.progress.watermark import Watermarks
 from service.auth.authorize import Authorize
 from service.auth.bearer_tokens import load_tokens
-from service.documents.documents import Documents
 from service.documents.engine_of_mapping import Engines
 from service.documents.idempotency import IdempotencyKeys
-from service.documents.resource import Resource
+from service.documents.read_through import ReadThrough
+from service.documents.resource import routes_of
 from service.documents.wait_confirmed import Confirmations
+from service.documents.write import Writes
 from service.http.catch_all import Guard, on_http_exception
 from service.http.cors import cors
 from service.http.methods import Methods
@@ -63,16 +64,12 @@ def create_app(settings: Settings) -> Starlette:
     inspector = Inspector(redis, mongo, stores, engines)
     probes = Probes(inspector, metrics, backlog_limit=settings.backlog_limit)
     sync = Sync(redis, stores, inspector)
-    resources = [
-        Resource(
-            Documents(mapping, redis, stores[mapping.prefix], engines, backlog_limit=settings.backlog_limit),
-            models[mapping.prefix],
-            confirmations,
-            admission,
-            keys,
-        )
-        for mapping in settings.mappings
-    ]
+    resources: list[Route] = []
+    for mapping in settings.mappings:
+        store = stores[mapping.prefix]
+        reads = ReadThrough(mapping, redis, store, engines)
+        writes = Writes(reads, redis, store, engines, backlog_limit=settings.backlog_limit)
+        resources += routes_of(reads, writes, models[mapping.prefix], confirmations, admission, keys)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -90,7 +87,7 @@ def create_app(settings: Settings) -> Starlette:
 
     app = Starlette(
         routes=[
-            *(route for resource in resources for route in resource.routes()),  # first: most requests
+            *resources,  # first: most requests
             Route("/healthz", Methods({"GET": probes.health})),
             Route("/readyz", Methods({"GET": probes.ready})),
             Route("/metrics", Methods({"GET": probes.metrics})),

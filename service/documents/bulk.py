@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from gears.contract.write_tokens import Token
 from gears.engines import Written
-from service.documents.documents import Documents, New
 from service.documents.from_body import new_text
 from service.documents.wait_confirmed import Confirmations
+from service.documents.write import New, Writes
 from service.http.bodies import BODY_SECONDS, MAX_BODY, off_loop
 from service.http.prefer_header import Preferences
 from service.http.problems import ERRORS, REQUEST_TIMEOUT, SHUTTING_DOWN, TOO_LARGE, Problem, problem_of
@@ -95,7 +95,7 @@ class Bulk:
 
     Args:
         request: with the lines.
-        documents: where they are stored.
+        writes: what is written to the mapping.
         model: what they must look like; None for any JSON object.
         confirmations: waits for MongoDB.
         admission: counts what is in flight.
@@ -105,15 +105,15 @@ class Bulk:
     def __init__(
         self,
         request: Request,
-        documents: Documents,
+        writes: Writes,
         model: Model | None,
         confirmations: Confirmations,
         admission: Admission,
         preferences: Preferences,
     ) -> None:
         self._request = request
-        self._documents = documents
-        self._mapping = documents.mapping
+        self._writes = writes
+        self._mapping = writes.mapping
         self._model = model
         self._confirmations = confirmations
         self._admission = admission
@@ -175,7 +175,7 @@ class Bulk:
                 ticket.begin()
                 async with self._admission.turn(max((len(each.text) for each in new), default=0)):
                     await self._confirmations.prepared()
-                    stored = iter(await self._documents.create_all(new))
+                    stored = iter(await self._writes.create_all(new))
         except ERRORS as error:
             problem = _problem_of(error)
             return [Outcome(problem=each if isinstance(each, Problem) else problem) for each in composed]

@@ -1,15 +1,20 @@
-"""Waiting until MongoDB has confirmed a write."""
+"""Waiting until MongoDB has confirmed a write, and what its writer is answered then."""
 
 import asyncio
+from collections.abc import Mapping as Dict
 from collections.abc import Sequence
 from time import perf_counter
 
 from anyio import move_on_after
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from gears.contract.errors import OutcomeUnknown, Refused
 from gears.contract.mapping import Mapping
 from gears.contract.write_tokens import Token
+from gears.process.failpoint import reached
 from gears.progress.watermark import Watermark, Watermarks
+from service.http.entity_tags import etag_of
 from service.http.prefer_header import Preferences
 from service.http.problems import NOT_CONFIRMED, OUTCOME_UNKNOWN, REFUSED, Problem
 from service.watch.metrics import Metrics
@@ -43,6 +48,43 @@ class Confirmations:
         if not self._watermarks.are_followed:
             with move_on_after(_FOLLOWING_SECONDS):
                 await self._watermarks.followed()
+
+    async def answer(
+        self,
+        mapping: Mapping,
+        status: int,
+        token: Token,
+        document: bytes | None,
+        preferences: Preferences,
+        headers: Dict[str, str] | None = None,
+        *,
+        committed: bool = False,
+    ) -> Response:
+        """The answer to a write: after its confirmation, or 202 for a writer who doesn't wait for that.
+
+        Args:
+            mapping: whose write.
+            status: the answer's, once the write is confirmed.
+            token: the write's.
+            document: what was stored; None for a delete.
+            preferences: the writer's.
+            headers: what to say beside.
+            committed: whether that is known already.
+
+        Raises:
+            Problem: see `confirmed`.
+        """
+        reached("written to Redis")
+        confirmed = committed or await self.confirmed(mapping, token, preferences)
+        reached("confirmed")
+        tag = {} if document is None else {"ETag": etag_of(document)}
+        every = {"Sync-Token": str(token)} | tag | dict(headers or {}) | preferences.applied(accepted=not confirmed)
+        if not confirmed:
+            said = to_json({"token": str(token), "sync": status_path(mapping, token)})
+            return Response(said, 202, headers=every, media_type="application/json")
+        if document is None:
+            return Response(status_code=status, headers=every)
+        return Response(document, status, headers=every, media_type="application/json")
 
     async def confirmed(self, mapping: Mapping, token: Token, preferences: Preferences) -> bool:
         """Wait for the confirmation of a write; False if the writer prefers not to wait longer.

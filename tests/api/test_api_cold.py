@@ -12,8 +12,8 @@ from gears.documents.mongo_form import Stored
 from gears.in_mongo.client import open_client
 from gears.in_mongo.store import Store
 from gears.in_redis.client import connect
-from service.documents.documents import Documents
 from service.documents.engine_of_mapping import Engines
+from service.documents.read_through import ReadThrough
 from service.documents.single_flight import SingleFlight
 from tests.support.stack import Stack, eventually
 
@@ -77,7 +77,7 @@ async def test_a_slow_read_gives_redis_nothing_older_than_was_acknowledged(
     store = SlowStore(mongo, mapping)
     try:
         async with connect(own_stack.redis_url, timeout=5) as redis, anyio.create_task_group() as tasks:
-            documents = Documents(mapping, redis, store, Engines(redis, [mapping], engine), backlog_limit=1000)
+            documents = ReadThrough(mapping, redis, store, Engines(redis, [mapping], engine))
             assert (await own_stack.client.put(path, json={"n": 1})).status_code == 201
             await own_stack.drained("notes")
             if written == "while MongoDB is read":
