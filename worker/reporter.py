@@ -13,6 +13,7 @@ import structlog
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.in_redis.client import AWAY, Redis, RedisError
+from gears.in_redis.scripts import script_text
 from gears.progress.backlog import WorkerState
 from gears.progress.reconciler_state import ReconcilerState
 
@@ -21,11 +22,7 @@ _TTL = 5
 _PATIENCE = 2.0
 """Seconds that MongoDB may take for a commit before that is said."""
 
-_REPORT = """
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-"""
+_REPORT = script_text("publish_state")
 """What frees memory comes first: so Redis lets it through also when it is out of memory."""
 
 

@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 from gears.contract.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
 from gears.in_redis.describe_errors import describe
 from gears.in_redis.pipelining import AWAY, Lane, Part, Wire
+from gears.in_redis.scripts import script_text
 
 _SHARED_MAX_BYTES = 64 * 1024
 """Commands with a larger argument take a connection of their own, so that the others needn't wait for them."""
@@ -135,15 +136,7 @@ async def own_wire(redis: Redis) -> AsyncIterator[Wire]:
         wire.close()
 
 
-_READ = """
-local replies, at = {}, 1
-while at <= #ARGV do
-    local size = tonumber(ARGV[at])
-    replies[#replies + 1] = redis.call(unpack(ARGV, at + 1, at + size))
-    at = at + size + 1
-end
-return replies
-"""
+_READ = script_text("read_at_once")
 
 
 async def read_at_once(redis: Redis, *commands: Sequence[str | bytes | int]) -> list[Any]:

@@ -2,14 +2,9 @@
 
 from redis.asyncio.lock import Lock
 
-_ACQUIRE = """
-local left = redis.call('PTTL', KEYS[1])
-if left == -1 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
+from gears.in_redis.scripts import script_text
+
+_ACQUIRE = script_text("acquire_lock")
 """As `SET NX PX`, but Redis lets it through also when it is out of memory, since DEL comes first: only the committer
 can free the memory that the sync stream takes.
 

@@ -6,14 +6,12 @@ from typing import Any
 from gears.contract.redis_names import Names
 from gears.contract.write_tokens import EntryId, Token
 from gears.in_redis.client import Redis
+from gears.in_redis.scripts import script_text
 
 REMEMBERED_REFUSALS = 10_000
 """How many refused entries are remembered, in Redis and in each process; dead letters in MongoDB keep all."""
 
-_RECORD = """
-redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[1] - 1)
-redis.call('ZADD', KEYS[1], unpack(ARGV, 2))
-"""
+_RECORD = script_text("record_refusals")
 """What frees memory comes first: so Redis lets it through also when it is out of memory."""
 
 _RECORD_AT_ONCE = 1000
