@@ -9,38 +9,14 @@ from gears.contract.write_tokens import Token
 from gears.engines.recipe_calls import check_mine
 from gears.in_mongo.batch_log import Acked
 from gears.in_redis.pipelining import Part, Wire
+from gears.in_redis.scripts import script_text
 from gears.progress.set_aside_entries import value_of
 from gears.progress.watermark import encode_commit
 from worker.commit.decide import KeyEntries
 from worker.commit.set_aside import Sorted
 from worker.lease.lease_and_life import Mine
 
-_ACKNOWLEDGE = """
-local function after(a, b)
-    local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
-    local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
-    if a_ms ~= b_ms then return tonumber(a_ms or 0) > tonumber(b_ms) end
-    return tonumber(a_seq) > tonumber(b_seq)
-end
-if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return 'rewound' end
-for i = 7, #KEYS do
-    local mark = redis.call('GET', KEYS[i])
-    if mark and not after(mark, ARGV[6]) then redis.call('EXPIRE', KEYS[i], ARGV[9]) end
-end
-redis.call('XTRIM', KEYS[4], 'MINID', ARGV[7])
-redis.call('SET', KEYS[3], ARGV[5])
-local i = 12
-for _ = 1, ARGV[10] do
-    redis.call('HDEL', KEYS[6], ARGV[i])
-    i = i + 1
-end
-for _ = 1, ARGV[11] do
-    redis.call('HSET', KEYS[6], ARGV[i], ARGV[i + 1])
-    i = i + 2
-end
-redis.call('PUBLISH', KEYS[5], ARGV[8])
-return 'done'
-"""
+_ACKNOWLEDGE = script_text("acknowledge")
 """SET comes after what takes no memory: then Redis lets it through also when it is out of memory, and would otherwise
 never get rid of the stream that fills it. Marks of deletes that aren't committed yet don't begin to expire.
 """

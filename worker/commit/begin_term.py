@@ -16,6 +16,7 @@ from gears.engines import Engine
 from gears.in_mongo.batch_log import Acked, Head, Logged, acked_before_terms, going_on
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
+from gears.in_redis.scripts import script_text
 from gears.process.failpoint import reached
 from gears.progress.backlog import last_entry
 from gears.progress.set_aside_entries import read_aside
@@ -30,15 +31,9 @@ from worker.reporter import Reporter
 
 log = structlog.get_logger()
 
-_LOOK = """
-return {redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4]), redis.call('XRANGE', KEYS[5], ARGV[4], ARGV[4])}
-"""
+_LOOK = script_text("look_at_acked")
 
-_CHECKED = """
-redis.call('DEL', KEYS[3], KEYS[4])
-redis.call('SET', KEYS[3], ARGV[4])
-redis.call('SET', KEYS[4], ARGV[5])
-"""
+_CHECKED = script_text("mark_checked")
 """DEL, which takes no memory, comes first: so Redis lets the rest through also when it is out of memory."""
 
 

@@ -13,17 +13,9 @@ from gears.engines import Engine
 from gears.engines.recipe_calls import check_mine
 from gears.in_redis.client import Redis
 from gears.in_redis.pipelining import Part
+from gears.in_redis.scripts import script_text
 
-_MEMORY = "string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')"
-
-MEMORY = f"local memory = {_MEMORY} or ''\n"
-"""The memory's id, in a script."""
-
-_GUARD = f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lease lost' end
-{MEMORY}
-if redis.call('GET', KEYS[2]) ~= ARGV[2] or memory ~= ARGV[3] then return 'rewound' end
-"""
+_GUARD = script_text("lease_and_life")
 
 GUARD_KEYS, GUARD_ARGS = 2, 3
 """How many of a guarded script's KEYS and ARGV come before its own."""
