@@ -12,7 +12,7 @@ import structlog
 
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
-from gears.in_redis.client import AWAY, Redis, RedisError
+from gears.in_redis.client import FAILED, Redis
 from gears.in_redis.scripts import script_text
 from gears.progress.backlog import WorkerState
 from gears.progress.reconciler_state import ReconcilerState
@@ -48,7 +48,7 @@ class _Published(Generic[State]):
             state: dict[Any, Any] = self._state.model_dump()
             try:
                 await script(keys=[self._name], args=[_TTL, *chain.from_iterable(state.items())])
-            except (*AWAY, RedisError) as error:
+            except FAILED as error:
                 self._log.debug("could not report", error=str(error))
             with anyio.move_on_after(_EVERY):
                 await self._changed.wait()
@@ -58,7 +58,7 @@ class _Published(Generic[State]):
         with anyio.move_on_after(1, shield=True):
             try:
                 await self._redis.delete(self._name)
-            except (*AWAY, RedisError) as error:
+            except FAILED as error:
                 self._log.debug("could not withdraw the report", error=str(error))
 
     def _refresh(self) -> None:

@@ -1,43 +1,47 @@
-"""What can go wrong, one class per thing a caller can react to."""
+"""What can go wrong, one class per thing a caller can react to. All exceptions of ours have one base."""
 
 
-class ConfigError(ValueError):
+class WritethroughError(Exception):
+    """The base of all exceptions of ours, here and elsewhere."""
+
+
+class ConfigError(WritethroughError, ValueError):
     """A setting can't be used; the message names it and the remedy."""
 
 
-class RedisAway(Exception):
+class RedisAway(WritethroughError):
     """Redis could not be reached; nothing was sent, so nothing was written."""
 
 
-class OutcomeUnknown(Exception):
+class OutcomeUnknown(WritethroughError):
     """The connection broke after the command was sent: Redis may or may not have run it."""
 
 
-class CaptureMissing(Exception):
+class CaptureMissing(WritethroughError):
     """The recipe isn't installed (or is of another version); nothing was written."""
 
 
-class Unchecked(Exception):
+class Unchecked(WritethroughError):
     """Redis was started or emptied, and no committer has looked yet whether it has forgotten anything."""
 
 
-class BacklogFull(Exception):
+class BacklogFull(WritethroughError):
     """The sync stream holds as many uncommitted entries as allowed; nothing was written."""
 
 
-class ForeignKey(Exception):
+class ForeignKey(WritethroughError):
     """The key holds something that isn't a JSON document; it was left alone."""
 
 
-class RedisRefused(Exception):
+class RedisRefused(WritethroughError):
     """Redis answered the write with an error (out of memory, read-only, ...); nothing was written."""
 
 
-class PreconditionFailed(Exception):
+class PreconditionFailed(WritethroughError):
     """The key isn't in the state the write asked for; nothing was written."""
 
 
-class Refused(ValueError):
+class Refused(WritethroughError, ValueError):
     """MongoDB can't hold this document.
 
     Args:
@@ -57,7 +61,7 @@ class MalformedJson(Refused):
     """The text is no JSON at all."""
 
 
-class Unfit(Exception):
+class Unfit(WritethroughError):
     """Documents can't be kept in the collection as it is; the message says why, and what mends it."""
 
 
@@ -65,19 +69,19 @@ class DuplicateIds(Unfit):
     """The unique index on the id field can't be built: documents share an id; the message names some."""
 
 
-class Rewound(Exception):
+class Rewound(WritethroughError):
     """Redis has forgotten what it knew a moment ago; what was in flight is not acknowledged."""
 
 
-class MongoWasPutBack(Exception):
+class MongoWasPutBack(WritethroughError):
     """MongoDB holds less than it had acknowledged: somebody has put a backup back."""
 
 
-class LeaseLost(Exception):
+class LeaseLost(WritethroughError):
     """Another committer holds this mapping's lease now; what was in flight is not acknowledged."""
 
 
-class CouldNotCompare(Exception):
+class CouldNotCompare(WritethroughError):
     """Redis and MongoDB can't be compared now, since commits are held up; the message says why."""
 
 

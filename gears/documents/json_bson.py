@@ -23,6 +23,7 @@ from uuid import UUID
 from bson import Decimal128
 from pydantic_core import from_json
 
+from gears.contract.errors import WritethroughError
 from gears.documents.numbers import shortest
 
 Value = tuple[int, bytes]
@@ -47,11 +48,11 @@ _int64 = struct.Struct("<q").unpack_from
 _uint64 = struct.Struct("<Q").unpack_from
 
 
-class MalformedBson(ValueError):
+class MalformedBson(WritethroughError, ValueError):
     """The bytes are no BSON."""
 
 
-class _Unfit(Exception):
+class _Unfit(WritethroughError):
     """Extended JSON has no text that comes back as this value."""
 
 

@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 import anyio
 import structlog
 from pydantic_core import from_json
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from gears.contract.entries import CAPTURED, DELETE_EVENTS
 from gears.contract.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
 from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
 from gears.engines.recipe_calls import OURS, CallEngine, recipe, version_of_recipe
-from gears.in_redis.client import AWAY, send_once
+from gears.in_redis.client import FAILED, send_once
 from gears.in_redis.lock import OomLock
 
 log = structlog.get_logger()
@@ -146,7 +146,7 @@ class Gears1(CallEngine):
             return
         try:
             await self._trigger("release")
-        except (*AWAY, RedisError) as error:
+        except FAILED as error:
             log.warning("could not release held clients; they are at the next commit", error=str(error))
 
     async def _trigger(self, verb: str) -> Any:

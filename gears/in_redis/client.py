@@ -18,6 +18,9 @@ from gears.in_redis.describe_errors import describe
 from gears.in_redis.pipelining import AWAY, Lane, Part, Wire
 from gears.in_redis.scripts import script_text
 
+FAILED = (RedisError, OSError)
+"""What redis-py raises when Redis is away (see `AWAY`), and when it answers with an error."""
+
 _SHARED_MAX_BYTES = 64 * 1024
 """Commands with a larger argument take a connection of their own, so that the others needn't wait for them."""
 
@@ -164,4 +167,15 @@ def run_of(info: bytes) -> bytes:
     return found[1] if found else b""
 
 
-__all__ = ["AWAY", "Redis", "RedisError", "connect", "own_wire", "read_at_once", "run_of", "send_once", "server_run"]
+__all__ = [
+    "AWAY",
+    "FAILED",
+    "Redis",
+    "RedisError",
+    "connect",
+    "own_wire",
+    "read_at_once",
+    "run_of",
+    "send_once",
+    "server_run",
+]

@@ -18,7 +18,7 @@ from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names, life_in
 from gears.contract.write_tokens import ZERO, EntryId, Token
 from gears.in_mongo.batch_log import Acked
-from gears.in_redis.client import AWAY, Redis, RedisError, read_at_once, server_run
+from gears.in_redis.client import FAILED, Redis, read_at_once, server_run
 from gears.in_redis.describe_errors import describe
 from gears.in_redis.subscription import Subscription, subscribed
 from gears.progress.refusals import REMEMBERED_REFUSALS, refusals_from
@@ -189,7 +189,7 @@ class Watermarks:
                         lost = False
                     self._following.set()
                     await self._follow(subscription)
-            except (*AWAY, RedisAway, RedisError) as error:
+            except (*FAILED, RedisAway) as error:
                 self._following = anyio.Event()
                 if not lost:
                     log.warning("lost the subscription to commits; trying again", error=describe(error))

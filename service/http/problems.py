@@ -92,7 +92,7 @@ _BY_ERROR: dict[type[Exception], ProblemType] = {
 }
 
 
-class Problem(Exception):
+class Problem(errors.WritethroughError):
     """An answer that is a problem.
 
     Args:

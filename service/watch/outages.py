@@ -10,7 +10,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from gears.in_mongo.client import Document, MongoError, addresses, ping
 from gears.in_mongo.errors import describe as mongo_texts
 from gears.in_redis import describe_errors as redis_texts
-from gears.in_redis.client import AWAY, Redis, RedisError, address
+from gears.in_redis.client import FAILED, Redis, address
 
 _WITHIN, _EVERY = 1.2, 0.4
 """Seconds that a server may take to answer, and between two questions: together less than two."""
@@ -52,6 +52,6 @@ async def _reason(ask: Ask) -> str:
         return f"no answer within {_WITHIN:g} s"
     except MongoError as error:
         return mongo_texts.describe(error)
-    except (*AWAY, RedisError) as error:
+    except FAILED as error:
         return redis_texts.describe(error)
     return ""

@@ -6,7 +6,7 @@ import structlog
 from gears.contract.errors import ConfigError
 from gears.engines import open_engine
 from gears.engines.left_behind_recipes import find_left_behind
-from gears.in_redis.client import AWAY, Redis, RedisError
+from gears.in_redis.client import FAILED, Redis
 from gears.process.settings import Settings
 
 _EVERY = 30.0
@@ -27,6 +27,6 @@ async def tell_left_behind(redis: Redis, settings: Settings) -> None:
                 if left.prefix not in told:
                     told.add(left.prefix)
                     log.warning("a recipe was left behind", mapping=left.prefix, reason=left.problem)
-        except (*AWAY, RedisError, ConfigError):  # whoever commits says so
+        except (*FAILED, ConfigError):  # whoever commits says so
             pause = _RETRY
         await anyio.sleep(pause)

@@ -4,11 +4,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gears.contract.errors import WritethroughError
+
 Probe = Callable[[], Awaitable[bool]]
 """Asks a process whether it is ready: True when it is; otherwise False, or an OSError that says what is missing."""
 
 
-class CannotStart(Exception):
+class CannotStart(WritethroughError):
     """The embedded setup, or one process of it, can't start; the message names the remedy."""
 
 
