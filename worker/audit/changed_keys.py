@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+from gears.contract.errors import WritethroughError
+
 SETTLE = 1.0
 """Seconds after its last event until a key is compared: by then its write is committed."""
 
@@ -14,7 +16,7 @@ MOST_EVENTS = 10_000
 WINDOW = 5.0
 
 
-class Overloaded(Exception):
+class Overloaded(WritethroughError):
     """Keys change faster than they can be compared; the message tells how fast."""
 
 
