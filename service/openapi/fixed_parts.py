@@ -9,8 +9,8 @@ from service.documents.idempotency import KEPT_SECONDS
 from service.documents.resource_collection import DEFAULT_LIMIT, MAX_LIMIT
 from service.http import problems
 from service.http.prefer_header import MAX_WAIT
-from service.watch.metrics import WORKER_STATES
 from service.watch.readiness import OK
+from service.watch.state_metrics import WORKER_STATES
 from service.watch.sync import DEFAULT_AUDITS, MAX_AUDITS
 
 Json = dict[str, Any]

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from gears.contract.mapping import Mapping
-from gears.in_mongo.collection.fitness import Collection, Index, in_the_way, unfit, wanted_index
+from gears.in_mongo.collection.fitness import Collection, Index, unfit
 from gears.in_mongo.collection.inspect import progress_of
+from gears.in_mongo.collection.wanted_index import in_the_way, wanted_index
 
 THINGS = Mapping("things", "test", "things", "id")
 BY_ID = Mapping("things", "test", "things", "_id")

@@ -68,7 +68,7 @@ class Index:
         return (
             self.unique
             and not self.partial
-            and _is_on(self.keys, mapping.id_field)
+            and is_on(self.keys, mapping.id_field)
             and not (self.collation and mapping.id_type_name == "str")
         )
 
@@ -135,7 +135,7 @@ class Collection:
         return [
             index
             for index in self.indexes or ()
-            if index.unique and not index.keeps_ids_apart(mapping) and not _is_on(index.keys, "_id")
+            if index.unique and not index.keeps_ids_apart(mapping) and not is_on(index.keys, "_id")
         ]
 
     def validated_fields(self) -> list[str]:
@@ -168,7 +168,7 @@ def unfit(collection: Collection, mapping: Mapping) -> str | None:
     if collection.shard_key is not None and not _is_sharded_by(collection.shard_key, mapping.id_field):
         key = json.dumps({mapping.id_field: "hashed"})
         return (
-            f"{name} is sharded by {_written(collection.shard_key)}, so that MongoDB can't tell by a document's "
+            f"{name} is sharded by {written(collection.shard_key)}, so that MongoDB can't tell by a document's "
             f"{mapping.id_field!r} alone where it is; shard it by that (MongoDB 5.0 or later): "
             f"sh.reshardCollection({json.dumps(name)}, {key})"
         )
@@ -180,60 +180,12 @@ def unfit(collection: Collection, mapping: Mapping) -> str | None:
     return None
 
 
-def wanted_index(mapping: Mapping, indexes: Iterable[Index] | None) -> Index:
-    """The unique index on the id that is made where no other does its job.
-
-    Args:
-        mapping: names the id field.
-        indexes: those there are, as far as is known: they tell whether the collection has a default collation, which
-            the index must not have.
-    """
-    spec = {"key": {mapping.id_field: 1}, "name": f"{mapping.id_field}_1", "unique": True}
-    return Index(spec | ({"collation": SIMPLE} if default_collation(indexes) else {}))
-
-
-def in_the_way(collection: Collection, mapping: Mapping) -> str:
-    """What keeps the wanted index from being made, with the remedy."""
-    wanted, shell = wanted_index(mapping, None), shell_name(mapping.collection)
-    others = [index for index in collection.indexes or () if not index.keeps_ids_apart(mapping)]
-    found = [index for index in others if index.name == wanted.name]
-    found += [index for index in others if index.keys == wanted.keys and index not in found]
-    if not found:
-        return (
-            f"an index of {mapping.namespace} keeps the unique index on {mapping.id_field!r} from being built; "
-            f"look for one of the same name, {wanted.name!r}, or the same field, and drop it: {shell}.getIndexes()"
-        )
-    index = found[0]
-    fault, remedy = _fault(index, mapping), f"{shell}.dropIndex({json.dumps(index.name)})"
-    if not index.unique and not index.partial and index.keys == collection.shard_key:  # which can't be dropped
-        name = json.dumps({"name": index.name})[:-1]
-        collection_name = json.dumps(mapping.collection)
-        remedy = "; ".join(
-            f"db.runCommand({{collMod: {collection_name}, index: {name}, {option}: true}}}})"
-            for option in ('"prepareUnique"', '"unique"')
-        )
-    return (
-        f"the index {index.name!r} of {mapping.namespace} {fault}, and keeps the unique index on "
-        f"{mapping.id_field!r} from being built; mend it: {remedy}"
-    )
-
-
 def shell_name(collection: str) -> str:
     """A collection as mongosh calls it."""
     return f"db.{collection}" if _PLAIN_NAME.fullmatch(collection) else f"db.getCollection({json.dumps(collection)})"
 
 
-def _fault(index: Index, mapping: Mapping) -> str:
-    if not _is_on(index.keys, mapping.id_field):
-        return f"is on {_written(index.keys)}"
-    if not index.unique:
-        return "isn't unique"
-    if index.partial:
-        return "is partial, so that it is not about all documents"
-    return f"has the collation {index.collation!r}, which takes different ids for one"
-
-
-def _is_on(keys: Keys, field: str) -> bool:
+def is_on(keys: Keys, field: str) -> bool:
     """Whether these are the keys of an ordinary index on this field alone."""
     return len(keys) == 1 and keys[0][0] == field and isinstance(keys[0][1], int | float)
 
@@ -257,7 +209,8 @@ def _locale(options: Document) -> str | None:
     return None if locale == SIMPLE["locale"] else str(locale)
 
 
-def _written(keys: Keys) -> str:
+def written(keys: Keys) -> str:
+    """Keys of an index as people write them."""
     return json.dumps(dict(keys))
 
 

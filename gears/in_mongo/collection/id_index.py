@@ -12,8 +12,9 @@ from gears.contract.errors import DuplicateIds, Unfit
 from gears.contract.mapping import Mapping
 from gears.documents.mongo_form import version_in
 from gears.in_mongo.collection.build_index import Say, build, say_nothing, unhurried
-from gears.in_mongo.collection.fitness import SIMPLE, default_collation, in_the_way, wanted_index
+from gears.in_mongo.collection.fitness import SIMPLE, default_collation
 from gears.in_mongo.collection.inspect import look, look_at_indexes
+from gears.in_mongo.collection.wanted_index import in_the_way, wanted_index
 from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of
 
 DUPLICATE_KEY = 11000
