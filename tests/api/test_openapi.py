@@ -38,7 +38,7 @@ class Picky(BaseModel):
 
 @pytest.fixture
 def document() -> Document:
-    mappings = parse_mappings("todos=test.todos:id,notes=test.notes:key,a:b=test.c:id:tests.test_openapi.Person")
+    mappings = parse_mappings("todos=test.todos:id,notes=test.notes:key,a:b=test.c:id:tests.api.test_openapi.Person")
     return openapi(mappings, load_models(mappings))
 
 
