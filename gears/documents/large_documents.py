@@ -5,17 +5,25 @@ values are parsed, checked and encoded some at a time, by the packages that do s
 larger containers around them are followed one by one. It ends as soon as the document is too large.
 """
 
-import re
 import struct
 from collections.abc import Mapping
-from json import JSONDecodeError, JSONDecoder
-from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, NoReturn
+from typing import Any
 
 import bson
 
 from gears.contract.errors import MalformedJson, Refused
 from gears.documents.json_bson import element, special
+from gears.documents.json_runs import (
+    ANY_NAME,
+    ANY_SCALAR,
+    begins_special,
+    complete,
+    gap,
+    malformed,
+    next_of,
+    simple,
+    string_pieces,
+)
 from gears.documents.validate import (
     BSON_MAX_DEPTH,
     Path,
@@ -38,33 +46,8 @@ _DEEPEST = BSON_MAX_DEPTH + 4
 _SPECIAL_BYTES = 64 * 1024
 """Bytes up to which an object is taken for such a value while it holds containers."""
 
-_WINDOW = 64 * 1024
-"""Bytes that are looked at at a time: what ends within these is parsed whole."""
-
-_SPACE = rb"[ \t\n\r]*+"
-_SHORT = rb'(?>"[^"\\]{0,4096}+(?:\\.[^"\\]{0,4096}+){0,64}+"|[^\s",:\[\]{}]{1,400}+)'
-_FLAT = rb"(?>" + _SPACE + _SHORT + _SPACE + rb"(?::" + _SPACE + _SHORT + _SPACE + rb")?+,?+){0,64}+" + _SPACE
-_SIMPLE = rb"(?>" + _SHORT + rb"|\{" + _FLAT + rb"\}|\[" + _FLAT + rb"\])"
-_SIMPLE_ITEMS = re.compile(rb"(?>" + _SIMPLE + _SPACE + rb"," + _SPACE + rb"){1,1000}+")
-"""Items that hold no containers that hold containers, each with its comma."""
-
-_ANY_NAME = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\n\r]*+:[ \t\n\r]*+')
-_ANY_SCALAR = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^\s",:\[\]{}]++')
-_NEXT = re.compile(rb"[ \t\n\r]*+([,\]}])[ \t\n\r]*+")
-_GAP = re.compile(rb"[ \t\n\r]*+")
-_SPACES = re.compile(r"[ \t\n\r]*+")
-_PIECE = re.compile(
-    rb'[^"\\]{1,65536}+|(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\[^u]){1,8192}+',
-    re.DOTALL,
-)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-_scan = JSONDecoder(parse_constant=_no_constant).scan_once  # type: ignore[attr-defined]
-"""Parses the one value that begins somewhere in a text, and says where it ends."""
+_MANY = 100_000
+"""Names of the top level that are kept at most."""
 
 
 class Scan:
@@ -115,45 +98,45 @@ class Scan:
             Refused: it is no object, or holds what MongoDB can't, or too much.
         """
         text = self._text
-        begin = self._gap(0)
+        begin = gap(text, 0)
         if text[begin : begin + 1] != b"{":
             raise not_an_object(text[begin : begin + 1])
         self._put(b"\0\0\0\0" + self._front)
         end = self._members(begin + 1, None, 0)
-        if self._gap(end) != len(text):
-            self._malformed("something follows the document", end)
+        if gap(text, end) != len(text):
+            malformed("something follows the document", end)
 
     def _members(self, at: int, path: Path, depth: int) -> int:
         """What is in an object, from behind its brace on; returns where its text ends."""
         text, top = self._text, depth == 0
-        at = self._gap(at)
+        at = gap(text, at)
         if text[at : at + 1] == b"}":
             return self._closed(at + 1, top)
         while True:
-            fields, seen, more = _complete(text, at, names=True)
+            fields, seen, more = complete(text, at, names=True)
             if fields:
                 self._many(fields, text[at : at + seen], path, depth)
                 at += seen
                 if not more:
                     return self._closed(at, top)
                 continue
-            named = _ANY_NAME.match(text, at)
+            named = ANY_NAME.match(text, at)
             if named is None:
-                self._malformed("a member of an object has no name", at)
+                malformed("a member of an object has no name", at)
             name = parse_json(named[1])
             at = self._top_member(named.end(), name) if top else self._value(named.end(), name, (path, name), depth)
-            at, more = self._next(at, b"}")
+            at, more = next_of(text, at, b"}")
             if not more:
                 return self._closed(at, top)
 
     def _items(self, at: int, path: Path, depth: int) -> int:
         """What is in an array, from behind its bracket on; returns where its text ends."""
         text, n = self._text, 0
-        at = self._gap(at)
+        at = gap(text, at)
         if text[at : at + 1] == b"]":
             return self._closed(at + 1, top=False)
         while True:
-            fields, seen, more = _simple(text, at) or _complete(text, at, names=False)
+            fields, seen, more = simple(text, at) or complete(text, at, names=False)
             if fields:
                 numbered = {str(i): value for i, value in enumerate(fields.values(), n)}
                 self._many(numbered, text[at : at + seen], path, depth)
@@ -164,7 +147,7 @@ class Scan:
                 continue
             at = self._value(at, str(n), (path, n), depth)
             n += 1
-            at, more = self._next(at, b"]")
+            at, more = next_of(text, at, b"]")
             if not more:
                 return self._closed(at, top=False)
 
@@ -200,7 +183,7 @@ class Scan:
             end = self._items(at + 1, path, depth + 1)
         else:
             end = self._members(at + 1, path, depth + 1)
-            if self._specials and end - at <= _SPECIAL_BYTES and _begins_special(text, at):
+            if self._specials and end - at <= _SPECIAL_BYTES and begins_special(text, at):
                 value = special(parse_json(text[at:end]))
                 if value is not None:
                     self.size = size
@@ -214,9 +197,9 @@ class Scan:
         return end
 
     def _scalar(self, at: int, name: str, path: Path, depth: int) -> int:
-        match = _ANY_SCALAR.match(self._text, at)
+        match = ANY_SCALAR.match(self._text, at)
         if match is None:
-            self._malformed("there is no value", at)
+            malformed("there is no value", at)
         if len(match[0]) > _SPECIAL_BYTES and match[0][:1] == b'"':
             self._long_string(match.start() + 1, match.end() - 1, name)
         else:
@@ -224,20 +207,13 @@ class Scan:
         return match.end()
 
     def _long_string(self, at: int, end: int, name: str) -> None:
-        text, size = self._text, self.size
+        size = self.size
         self._put(b"\2" + name.encode() + b"\0")
         begin = len(self.bson)
         self._put(b"\0\0\0\0")
         counted = self.size
-        while at < end:
-            piece = _PIECE.match(text, at, end)
-            if piece is None:
-                self._malformed("a string holds what is no escape", at)
-            stop = piece.end()
-            while stop < end and text[stop] & 0xC0 == 0x80:  # not within a character
-                stop += 1
-            self._put(parse_json(b'"' + text[at:stop] + b'"').encode())
-            at = stop
+        for piece in string_pieces(self._text, at, end):
+            self._put(piece)
         self._put(b"\0")
         if self._keep:
             struct.pack_into("<i", self.bson, begin, self.size - counted)
@@ -279,98 +255,7 @@ class Scan:
         if self._keep:
             self.bson += data
 
-    def _next(self, at: int, closing: bytes) -> tuple[int, bool]:
-        """Behind the comma, or the closing bracket, that must follow a value; and whether more follows."""
-        match = _NEXT.match(self._text, at)
-        if match is None or match[1] not in (b",", closing):
-            self._malformed("a comma or the end of a container is missing", at)
-        return (match.end(), True) if match[1] == b"," else (match.end(1), False)
-
-    def _gap(self, at: int) -> int:
-        match = _GAP.match(self._text, at)
-        return match.end() if match else at
-
-    def _malformed(self, what: str, at: int) -> NoReturn:
-        raise MalformedJson(f"the document is not valid JSON: {what}, at byte {at:,}")
-
-
-_MANY = 100_000
-"""Names of the top level that are kept at most."""
-
-
-def _simple(text: bytes, at: int) -> tuple[dict[Any, Any], int, bool] | None:
-    """As `_complete`, for items that are simple, which is quicker."""
-    run = _SIMPLE_ITEMS.match(text, at, at + _WINDOW)
-    if run is None or text[run.end() : run.end() + 1] in (b"]", b""):
-        return None
-    return dict(enumerate(parse_json(b"[" + run[0] + b"0]")[:-1])), run.end() - at, True
-
-
-def _complete(text: bytes, at: int, *, names: bool) -> tuple[dict[Any, Any], int, bool]:
-    """What a container holds from somewhere on, as far as it ends within the next bytes.
-
-    Args:
-        text: JSON text.
-        at: where the next member or item begins.
-        names: whether these are members, with names.
-
-    Returns:
-        Values by name or number, how many bytes they take with what follows them, and whether more follow.
-    """
-    end = at + _WINDOW
-    while end < len(text) and text[end] & 0xC0 == 0x80:  # not within a character
-        end -= 1
-    try:
-        window = text[at:end].decode()
-    except UnicodeDecodeError as error:
-        raise MalformedJson(f"the document is not valid JSON: {error}") from None
-    found: dict[Any, Any] = {}
-    begin, more, closing = 0, True, "}" if names else "]"
-    try:
-        while more:
-            name: str | int = len(found)
-            here = begin
-            if names:
-                if window[here] != '"':
-                    break
-                name, here = scanstring(window, here + 1)
-                here = _behind(window, here)
-                if window[here] != ":":
-                    break
-                here = _behind(window, here + 1)
-            value, here = _scan(window, here)
-            here = _behind(window, here)
-            if window[here] != "," and window[here] != closing:
-                break
-            more = window[here] == ","
-            here = _behind(window, here + 1) if more else here + 1
-            if more and window[here] == closing:
-                raise MalformedJson("the document is not valid JSON: a comma ends a container")
-            found[name], begin = value, here
-    except (IndexError, StopIteration, JSONDecodeError, RecursionError):
-        more = True  # the rest is cut off, or malformed
-    except ValueError as error:
-        if isinstance(error, MalformedJson):
-            raise
-        raise MalformedJson(f"the document is not valid JSON: {error}") from None
-    seen = begin if window.isascii() else len(window[:begin].encode())
-    return found, seen, more
-
-
-def _behind(window: str, at: int) -> int:
-    """The next place that is no space."""
-    if window[at] in " \t\n\r":
-        match = _SPACES.match(window, at)
-        at = match.end() if match else at
-    return at
-
 
 def too_large(size: int) -> Refused:
     """A document takes this much, or more."""
     return Refused(f"the document takes {size:,} bytes as BSON or more; MongoDB holds at most {BSON_MAX_BYTES:,}")
-
-
-def _begins_special(text: bytes, at: int) -> bool:
-    """Whether the first name of an object begins with a dollar sign."""
-    name = _GAP.match(text, at + 1)
-    return name is not None and text.startswith((b'"$', b'"\\u0024'), name.end())
