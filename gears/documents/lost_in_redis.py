@@ -17,6 +17,7 @@ from gears.contract.mapping import Mapping
 from gears.documents.json_bson import same
 from gears.documents.mongo_form import LARGE, Stored, stored_text
 from gears.documents.numbers import read_by_redis, shortest
+from gears.documents.quick_bson import BSON_ERRORS
 from gears.documents.redis_json_text import read_again
 from gears.documents.validate import parse_json
 
@@ -55,7 +56,7 @@ def _as_before(stored: Stored) -> Any:
         fields = bson.decode(stored.raw, _AS_BEFORE)
         fields = {name: value for name, value in fields.items() if name not in ("_id", "_sync")}
         return from_json(to_json(fields, fallback=str, inf_nan_mode="null", bytes_mode="base64"))
-    except (bson.errors.BSONError, ValueError, TypeError, OverflowError):
+    except BSON_ERRORS:
         return None
 
 

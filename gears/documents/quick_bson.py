@@ -47,6 +47,9 @@ _EXACT: CodecOptions[dict[str, Any]] = CodecOptions(
     type_registry=TypeRegistry([_Hide(Binary), _Hide(bytes), _Hide(Code), _Show()]),
 )
 
+BSON_ERRORS = (bson.errors.BSONError, ValueError, TypeError, OverflowError)
+"""What `bson` raises for what Python's types can't hold, or what is no BSON."""
+
 
 def decode(raw: bytes) -> dict[str, Any] | None:
     """The fields of a BSON document.
@@ -58,7 +61,7 @@ def decode(raw: bytes) -> dict[str, Any] | None:
     try:
         fields = bson.decode(raw, _EXACT)
         return fields if bson.encode(fields, codec_options=_EXACT) == raw else None
-    except (bson.errors.BSONError, ValueError, TypeError, OverflowError):
+    except BSON_ERRORS:
         return None
 
 
