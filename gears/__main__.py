@@ -3,8 +3,8 @@
 import typer
 
 from gears.access.command import access
-from gears.engines import recipe_command
-from gears.engines.recipe_command import EngineOption, LeftOption, OneOption
+from gears.cli import recipe_command
+from gears.cli.recipe_command import EngineOption, LeftOption, OneOption
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The recipe that makes Redis write through.")
 

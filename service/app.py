@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from gears.engines.engine_of_mapping import Engines
 from gears.in_mongo.client import close_client, open_client
 from gears.in_mongo.store import Store
 from gears.in_redis.client import connect
@@ -18,10 +19,9 @@ from gears.process.settings import Settings
 from gears.progress.watermark import Watermarks
 from service.auth.authorize import Authorize
 from service.auth.bearer_tokens import load_tokens
-from service.documents.engine_of_mapping import Engines
 from service.documents.idempotency import IdempotencyKeys
 from service.documents.read_through import ReadThrough
-from service.documents.resource import routes_of
+from service.documents.resource.resource import routes_of
 from service.documents.wait_confirmed import Confirmations
 from service.documents.write import Writes
 from service.http.catch_all import Guard, on_http_exception

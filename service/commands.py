@@ -6,7 +6,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from gears.process.command_line import failing_plainly
+from gears.cli.command_line import failing_plainly
 from gears.process.settings import read_settings
 from service.embedded.licences import LICENCES
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_json
 
-from gears.contract.errors import ConfigError
 from gears.contract.mapping import Mapping
 from gears.documents.ids import ID_MAX_BYTES
 from gears.documents.json_bson import special
+from gears.errors import ConfigError
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 

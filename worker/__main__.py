@@ -9,10 +9,10 @@ import anyio
 import typer
 from anyio import CancelScope
 
+from gears.cli.command_line import exit_at_once, failing_plainly, run_command
 from gears.in_mongo.client import close_client, open_client
 from gears.in_redis.client import connect
 from gears.process import log_lines as logging
-from gears.process.command_line import exit_at_once, failing_plainly, run_command
 from gears.process.memory import give_back_large_blocks
 from gears.process.settings import Settings, read_settings
 from worker.audit.reconciler import Reconciler

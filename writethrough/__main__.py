@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from gears.access.command import access
-from gears.engines import recipe_command
-from gears.engines.recipe_command import EngineOption, JsonOption, LeftOption, OneOption
+from gears.cli import recipe_command
+from gears.cli.recipe_command import EngineOption, JsonOption, LeftOption, OneOption
 from service.commands import run, serve
 from worker.__main__ import audit, commit, main, reconcile, restore
 from writethrough.check_command import check

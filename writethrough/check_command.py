@@ -9,18 +9,18 @@ from typing import Any
 import typer
 from redis.exceptions import ResponseError
 
-from gears.contract.errors import ConfigError
+from gears.cli.command_line import FAILURES, explain, failing_plainly, printable, run_command, saying_whom
+from gears.cli.recipe_command import JsonOption
 from gears.contract.redis_names import Names
 from gears.engines.detect import ENGINES, detect
-from gears.engines.recipe_command import JsonOption
+from gears.errors import ConfigError
 from gears.in_mongo.client import MongoError, addresses, close_client, open_client, see_server
 from gears.in_mongo.collection.fitness import unfit
 from gears.in_mongo.errors.describe import describe
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis, address, connect
-from gears.process.command_line import FAILURES, explain, failing_plainly, printable, run_command, saying_whom
 from gears.process.settings import Settings, read_settings
-from worker.audit.keyspace_events import SETTING
+from worker.audit.recheck.keyspace_events import SETTING
 
 _OLDEST_MONGODB = (4, 4)
 _EVENTS = {"K": "K", "g": "gA", "d": "dA", "x": "xA", "e": "eA"}

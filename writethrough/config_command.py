@@ -7,9 +7,9 @@ import sys
 import typer
 from pydantic import SecretStr
 
+from gears.cli.command_line import failing_plainly
+from gears.cli.recipe_command import JsonOption
 from gears.contract.mapping import Mapping
-from gears.engines.recipe_command import JsonOption
-from gears.process.command_line import failing_plainly
 from gears.process.config_file import variables
 from gears.process.settings import Settings, read_settings, source_of
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from gears.contract.errors import ConfigError
+from gears.cli.command_line import failing_plainly, printable, run_command
+from gears.cli.recipe_command import JsonOption
 from gears.engines import open_engine
-from gears.engines.recipe_command import JsonOption
+from gears.errors import ConfigError
 from gears.in_mongo.dead_letters import KeptLetter
 from gears.in_mongo.store import Store
-from gears.process.command_line import failing_plainly, printable, run_command
 from gears.process.settings import Settings, read_settings
 from writethrough.reach_servers import open_both, open_mongo
 from writethrough.retry_dead_letter import Outcome, retry_letter

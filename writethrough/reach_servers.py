@@ -6,9 +6,9 @@ from functools import partial
 
 from motor.motor_asyncio import AsyncIOMotorClient
 
+from gears.cli.command_line import saying_whom
 from gears.in_mongo.client import Document, addresses, close_client, open_client, ping
 from gears.in_redis.client import Redis, address, connect
-from gears.process.command_line import saying_whom
 from gears.process.settings import Settings
 
 Mongo = AsyncIOMotorClient[Document]

@@ -4,16 +4,16 @@ from enum import StrEnum
 
 import anyio
 
-from gears.contract.errors import PreconditionFailed, Refused
 from gears.contract.write_tokens import Token
 from gears.engines import Absent, Engine, Equals
+from gears.errors import PreconditionFailed, Refused
 from gears.in_mongo.dead_letters import KeptLetter, letter_key
 from gears.in_mongo.store import Store
 from gears.process.settings import Settings
 from gears.progress.backlog import last_entry
 from gears.progress.refusals import refusal_of
 from gears.progress.standing_of_token import standing
-from worker.commit.wait_until_committed import wait_committed
+from worker.audit.wait_until_committed import wait_committed
 
 _POLL = 0.02
 

@@ -238,7 +238,7 @@ Check(c) ==
 ----------------------------------------------------------------------------------
 \* worker/commit/committer.py
 
-\* What becomes of a key: decide in worker/commit/decide.py.
+\* What becomes of a key: decide in worker/commit/read/decide.py.
 Decision(k, es, doc) ==
   LET mine == {e \in es : e.k = k}
       told == {e \in mine : e.e # "backfill"}
@@ -252,7 +252,7 @@ Decision(k, es, doc) ==
             ELSE IF doc.s = "del" THEN "delete"
             ELSE IF last.e = "write" THEN "lost" ELSE "nothing"]
 
-\* Decider.read in worker/commit/read_and_decide.py, and batch_to_write: the first n entries, one state per key, read in one
+\* Decider.read in worker/commit/read/read_and_decide.py, and batch_to_write: the first n entries, one state per key, read in one
 \* step. What was refused before stays so.
 Read(c) ==
   /\ C[c].pc = "loop" /\ Len(R.stream) > 0

@@ -11,10 +11,10 @@ from redis.exceptions import ResponseError
 from gears.access import mongo_roles as mongo
 from gears.access import redis_acl as redis
 from gears.access.users import Role, passwords
+from gears.cli.command_line import complain, failing_plainly, run_command, saying_whom
 from gears.engines.detect import detect
 from gears.in_mongo.client import addresses, close_client, open_client, ping
 from gears.in_redis.client import address, connect
-from gears.process.command_line import complain, failing_plainly, run_command, saying_whom
 from gears.process.settings import Settings, read_settings
 
 access = typer.Typer(

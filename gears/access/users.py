@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 
-from gears.contract.errors import ConfigError
+from gears.errors import ConfigError
 
 
 class Role(StrEnum):

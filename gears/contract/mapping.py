@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
-from gears.contract.errors import ConfigError, Refused
 from gears.documents.ids import ID_TYPES, IdType
+from gears.errors import ConfigError, Refused
 
 _PREFIX = re.compile(r":?[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 """Nothing that means more than itself in the patterns of Redis's SCAN, PSUBSCRIBE and ACL rules."""

@@ -16,9 +16,9 @@ from bson.binary import UUID_SUBTYPE
 from pydantic_core import to_json
 from uuid_utils import uuid7
 
-from gears.contract.errors import NotAnId, Refused
 from gears.documents.json_bson import same
 from gears.documents.quick_bson import Opaque, is_uuid
+from gears.errors import NotAnId, Refused
 
 ID_MAX_BYTES = 1024
 

@@ -23,8 +23,8 @@ from uuid import UUID
 from bson import Decimal128
 from pydantic_core import from_json
 
-from gears.contract.errors import WritethroughError
 from gears.documents.numbers import shortest
+from gears.errors import WritethroughError
 
 Value = tuple[int, bytes]
 """A BSON value: its type and its bytes."""

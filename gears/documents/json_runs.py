@@ -9,8 +9,8 @@ from json import JSONDecodeError, JSONDecoder
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NoReturn
 
-from gears.contract.errors import MalformedJson
 from gears.documents.validate import parse_json
+from gears.errors import MalformedJson
 
 _WINDOW = 64 * 1024
 """Bytes that are looked at at a time: what ends within these is parsed whole."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import bson
 
-from gears.contract.errors import MalformedJson, Refused
 from gears.documents.json_bson import element, special
 from gears.documents.json_runs import (
     ANY_NAME,
@@ -33,6 +32,7 @@ from gears.documents.validate import (
     not_an_object,
     parse_json,
 )
+from gears.errors import MalformedJson, Refused
 
 BSON_MAX_BYTES = 16 * 1024 * 1024
 """https://www.mongodb.com/docs/manual/reference/limits/#mongodb-limit-BSON-Document-Size"""

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from gears.contract.errors import MalformedJson, Refused
 from gears.documents.json_bson import special
+from gears.errors import MalformedJson, Refused
 
 BSON_MAX_DEPTH = 100
 """https://www.mongodb.com/docs/manual/reference/limits/#mongodb-limit-Nested-Depth-for-BSON-Documents"""

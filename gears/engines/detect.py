@@ -2,12 +2,12 @@
 
 from redis.exceptions import ResponseError
 
-from gears.contract.errors import ConfigError
 from gears.contract.mapping import Mapping
 from gears.engines.base import Engine
 from gears.engines.function import Function
 from gears.engines.gears1 import Gears1
 from gears.engines.gears2 import Gears2
+from gears.errors import ConfigError
 from gears.in_redis.client import Redis
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Gears1, Gears2, Function)}

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from redis.exceptions import ResponseError
 
 from gears.contract.entries import DELETE_EVENTS
-from gears.contract.errors import CaptureMissing, RedisRefused
 from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
 from gears.engines.recipe_calls import OURS, CallEngine, check_mine, recipe, version_of_recipe
+from gears.errors import CaptureMissing, RedisRefused
 from gears.in_redis.client import send_once
 
 _MISSING = "function not found"

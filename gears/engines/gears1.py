@@ -9,10 +9,10 @@ from pydantic_core import from_json
 from redis.exceptions import ResponseError
 
 from gears.contract.entries import CAPTURED, DELETE_EVENTS
-from gears.contract.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
 from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
 from gears.engines.recipe_calls import OURS, CallEngine, recipe, version_of_recipe
+from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
 from gears.in_redis.client import FAILED, send_once
 from gears.in_redis.lock import OomLock
 

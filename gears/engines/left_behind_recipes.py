@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from redis.exceptions import NoPermissionError
 
-from gears.contract.errors import ConfigError
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.engines import Engine
 from gears.engines.detect import ENGINES
 from gears.engines.recipe_calls import prefix_of
+from gears.errors import ConfigError
 from gears.in_redis.client import Redis
 
 _SCANNED = 1000

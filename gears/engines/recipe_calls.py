@@ -11,10 +11,10 @@ from typing import Any
 
 from anyio import to_thread
 
-from gears.contract.errors import BacklogFull, ForeignKey, LeaseLost, PreconditionFailed, Rewound, Unchecked
 from gears.contract.write_tokens import EntryId, Token
 from gears.documents.redis_json_text import for_redis
 from gears.engines.base import Absent, Any_, Condition, Engine, Equals, Present, Written
+from gears.errors import BacklogFull, ForeignKey, LeaseLost, PreconditionFailed, Rewound, Unchecked
 
 _LARGE = 64 * 1024
 """Bytes from which on a document is looked through in a thread."""

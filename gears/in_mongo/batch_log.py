@@ -15,10 +15,10 @@ from bson import Int64
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ReturnDocument
 
-from gears.contract.errors import LeaseLost
 from gears.contract.mapping import Mapping
 from gears.contract.version import first_term, foreign, highest, version_of
 from gears.contract.write_tokens import NOTHING, EntryId, Token
+from gears.errors import LeaseLost
 from gears.in_mongo.client import Document, database_of
 
 MOST_LIVES = 100

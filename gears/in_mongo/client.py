@@ -9,8 +9,8 @@ from pymongo import ReadPreference, WriteConcern
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from gears.contract.errors import ConfigError, without_secrets
 from gears.contract.mapping import Mapping
+from gears.errors import ConfigError, without_secrets
 
 MongoError = PyMongoError
 """What every call here raises when MongoDB can't be reached or doesn't do what it was asked."""

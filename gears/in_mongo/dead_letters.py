@@ -12,10 +12,10 @@ from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import UpdateOne
 
 from gears.contract.mapping import Mapping
+from gears.contract.refusal import REMEMBERED_REFUSALS, Refusal
 from gears.contract.write_tokens import Token
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import AT_ONCE, batched
-from gears.progress.refusals import REMEMBERED_REFUSALS, Refusal
 
 MAX_BYTES = 1024 * 1024
 """How much of a refused document a dead letter keeps."""

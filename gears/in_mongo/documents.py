@@ -17,7 +17,7 @@ from pymongo.collation import Collation
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from gears.contract.mapping import Mapping
-from gears.documents.mongo_form import Stored, read_stored
+from gears.contract.mongo_form import Stored, read_stored
 from gears.in_mongo.client import Document, within
 from gears.in_mongo.collection.inspect import look
 from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of

@@ -14,13 +14,13 @@ from pymongo.errors import PyMongoError
 
 from gears.contract.changes import Remove
 from gears.contract.mapping import Mapping
-from gears.documents.mongo_form import Stored
+from gears.contract.mongo_form import Stored
 from gears.in_mongo.batch_log import Log, Logged
 from gears.in_mongo.client import Document, database_of
+from gears.in_mongo.collection.set_up import SetUp
 from gears.in_mongo.dead_letters import DeadLetters
 from gears.in_mongo.documents import AT_ONCE, RAW, Documents, batched
-from gears.in_mongo.reports import Reports
-from gears.in_mongo.set_up import SetUp
+from gears.in_mongo.reports.kept_reports import Reports
 from gears.in_mongo.tombstones import Tombstones
 from gears.in_mongo.unique_indexes.write_order import Changes, Outcome
 from gears.in_mongo.version_filter import Filters

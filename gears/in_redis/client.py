@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
-from gears.contract.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
+from gears.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
 from gears.in_redis.describe_errors import describe
 from gears.in_redis.pipelining import AWAY, Lane, Part, Wire
 from gears.in_redis.scripts import script_text

@@ -16,7 +16,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
-from gears.contract.errors import OutcomeUnknown, RedisAway
+from gears.errors import OutcomeUnknown, RedisAway
 from gears.in_redis.describe_errors import describe
 
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)

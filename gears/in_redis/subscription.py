@@ -8,7 +8,7 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from gears.contract.errors import RedisAway
+from gears.errors import RedisAway
 from gears.in_redis.client import Redis, RedisError
 from gears.in_redis.pipelining import connected, reply_error
 

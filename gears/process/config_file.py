@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
-from gears.contract.errors import ConfigError
 from gears.contract.mapping import Mapping, make_mapping
+from gears.errors import ConfigError
 
 VARIABLE = "WT_CONFIG"
 """The environment variable that names the file; there is none by default."""

@@ -18,8 +18,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from gears.contract.errors import ConfigError
 from gears.contract.mapping import Mapping, check_mappings, parse_mappings
+from gears.errors import ConfigError
 from gears.process.config_file import ConfigFile, MappingTable, config_path, unknown_variables
 
 _BRANCHES = ("str", "dict[str,MappingTable]")

@@ -4,20 +4,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from gears.contract.redis_names import Names
+from gears.contract.refusal import REMEMBERED_REFUSALS, Refusal
 from gears.contract.write_tokens import EntryId, Token
 from gears.in_redis.client import Redis
 from gears.in_redis.scripts import script_text
-
-REMEMBERED_REFUSALS = 10_000
-"""How many refused entries are remembered, in Redis and in each process; dead letters in MongoDB keep all."""
 
 _RECORD = script_text("record_refusals")
 """What frees memory comes first: so Redis lets it through also when it is out of memory."""
 
 _RECORD_AT_ONCE = 1000
-
-Refusal = tuple[Token, str]
-"""A refused entry and the reason."""
 
 
 async def record_refusals(redis: Redis, names: Names, refusals: Iterable[Refusal]) -> None:

@@ -13,15 +13,16 @@ import structlog
 from pydantic_core import from_json, to_json
 
 from gears.contract.entries import decode_entry
-from gears.contract.errors import OutcomeUnknown, RedisAway, Refused
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names, life_in
+from gears.contract.refusal import REMEMBERED_REFUSALS
 from gears.contract.write_tokens import ZERO, EntryId, Token
+from gears.errors import OutcomeUnknown, RedisAway, Refused
 from gears.in_mongo.batch_log import Acked
 from gears.in_redis.client import FAILED, Redis, read_at_once, server_run
 from gears.in_redis.describe_errors import describe
 from gears.in_redis.subscription import Subscription, subscribed
-from gears.progress.refusals import REMEMBERED_REFUSALS, refusals_from
+from gears.progress.refusals import refusals_from
 
 _POLL_SECONDS = 1.0
 """Without a message for this long, what is acknowledged is read, in case the subscription is dead without knowing."""

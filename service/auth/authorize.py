@@ -4,8 +4,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.auth.bearer_tokens import Scope as TokenScope
 from service.auth.bearer_tokens import Tokens
+from service.http.paths import FILES
 from service.http.problems import FORBIDDEN, UNAUTHORIZED, Problem
-from service.openapi.pages import FILES
 
 OPEN = frozenset(
     {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/show.js", *(f"/docs/{name}" for name in FILES)}

@@ -9,7 +9,7 @@ from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 
-from gears.contract.errors import ConfigError
+from gears.errors import ConfigError
 from gears.process.settings import Settings
 
 MIN_LENGTH = 16

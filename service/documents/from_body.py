@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from gears.contract.errors import Refused
 from gears.contract.mapping import Mapping
+from gears.contract.mongo_form import LARGE, measured, with_id
 from gears.documents.json_bson import same
-from gears.documents.mongo_form import LARGE, measured, with_id
 from gears.documents.validate import JsonObject, check_object, may_hold_specials, parse_json, parse_object
+from gears.errors import Refused
 from service.documents.merge_patch import merge
 from service.http.paths import check_new_id
 from service.http.problems import INVALID_DOCUMENT, Problem

@@ -17,9 +17,9 @@ from pydantic_core import from_json, to_json
 from redis.exceptions import ResponseError
 from starlette.datastructures import Headers
 
-from gears.contract.errors import OutcomeUnknown, RedisAway, RedisRefused
 from gears.contract.redis_names import Names
 from gears.contract.write_tokens import Token
+from gears.errors import OutcomeUnknown, RedisAway, RedisRefused
 from gears.in_redis.client import AWAY, Redis, RedisError, send_once
 from service.http.problems import BAD_REQUEST, IN_PROGRESS, KEY_REUSED, Problem
 

@@ -6,16 +6,16 @@ from contextlib import suppress
 
 from redis.exceptions import ResponseError
 
-from gears.contract.errors import CaptureMissing, ForeignKey, OutcomeUnknown, RedisAway, RedisRefused
 from gears.contract.mapping import Mapping
+from gears.contract.mongo_form import Stored, text_of
 from gears.contract.redis_names import Names
-from gears.documents.mongo_form import Stored, text_of
 from gears.engines import Engine
+from gears.engines.engine_of_mapping import Engines
+from gears.errors import CaptureMissing, ForeignKey, OutcomeUnknown, RedisAway, RedisRefused
 from gears.in_mongo.client import MongoError, within
 from gears.in_mongo.errors.describe import describe, held_up
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis, send_once
-from service.documents.engine_of_mapping import Engines
 from service.documents.single_flight import SingleFlight
 from service.http.problems import MONGO_UNAVAILABLE, NOT_FOUND, Problem
 

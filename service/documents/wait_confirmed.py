@@ -9,9 +9,9 @@ from anyio import move_on_after
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from gears.contract.errors import OutcomeUnknown, Refused
 from gears.contract.mapping import Mapping
 from gears.contract.write_tokens import Token
+from gears.errors import OutcomeUnknown, Refused
 from gears.process.failpoint import reached
 from gears.progress.watermark import Watermark, Watermarks
 from service.http.entity_tags import etag_of

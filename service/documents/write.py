@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import anyio
 
-from gears.contract.errors import PreconditionFailed, RedisAway
 from gears.contract.mapping import Mapping
 from gears.contract.write_tokens import Token
 from gears.engines import Absent, Any_, Equals, Present, Written
+from gears.engines.engine_of_mapping import Engines
+from gears.errors import PreconditionFailed, RedisAway
 from gears.in_mongo.client import MongoError, within
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis
 from gears.progress.standing_of_token import Standing, standing
-from service.documents.engine_of_mapping import Engines
 from service.documents.from_body import same_text
 from service.documents.read_through import READ_SECONDS, ReadThrough, mongo_unavailable
 from service.http.bodies import off_loop

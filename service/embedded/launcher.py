@@ -8,8 +8,8 @@ from pathlib import Path
 import anyio
 from anyio import CancelScope
 
-from gears.contract.errors import ConfigError
 from gears.contract.mapping import Mapping
+from gears.errors import ConfigError
 from gears.process.settings import forget_unknown_variables, read_settings
 from service.auth.bearer_tokens import check_exposed, load_tokens
 from service.embedded import server_commands as servers

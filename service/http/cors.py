@@ -5,7 +5,7 @@ import re
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from gears.contract.errors import ConfigError
+from gears.errors import ConfigError
 
 ANY = "*"
 

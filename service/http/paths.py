@@ -5,9 +5,12 @@ from urllib.parse import quote, unquote_to_bytes
 
 from starlette.convertors import Convertor, register_url_convertor
 
-from gears.contract.errors import Refused
 from gears.contract.mapping import Mapping
+from gears.errors import Refused
 from service.http.problems import BAD_REQUEST, NOT_FOUND, Problem
+
+FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+"""What is served below `/docs`."""
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from gears.contract import errors
+from gears import errors
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from gears.documents.ids import ID_MAX_BYTES, IdType
-from gears.progress.audit_report import AuditReport
+from gears.in_mongo.reports.audit_report import AuditReport
 from service.auth.bearer_tokens import Scope
 from service.documents.idempotency import KEPT_SECONDS
-from service.documents.resource_collection import DEFAULT_LIMIT, MAX_LIMIT
+from service.documents.resource.collection import DEFAULT_LIMIT, MAX_LIMIT
 from service.http import problems
 from service.http.prefer_header import MAX_WAIT
 from service.watch.readiness import OK

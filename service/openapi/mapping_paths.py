@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pydantic_core import to_json
 
 from gears.contract.mapping import Mapping
-from service.documents.bulk import NDJSON
+from service.documents.resource.bulk import NDJSON
 from service.http import problems
 from service.http.bodies import JSON, MERGE_PATCH
 from service.http.problems import ProblemType

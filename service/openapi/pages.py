@@ -9,8 +9,7 @@ from starlette.routing import Route
 from swagger_ui_bundle import swagger_ui_path
 
 from service.http.methods import Handler, Methods
-
-FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+from service.http.paths import FILES
 
 _PAGE = b"""<!doctype html>
 <html lang="en">

@@ -8,20 +8,20 @@ from typing import Any
 import anyio
 from motor.motor_asyncio import AsyncIOMotorClient
 
-from gears.contract.errors import CaptureMissing, RedisAway
 from gears.contract.mapping import Mapping as KeyMapping
 from gears.engines import CaptureStatus
+from gears.engines.engine_of_mapping import Engines
+from gears.errors import CaptureMissing, RedisAway
 from gears.in_mongo.client import MongoError, ping, within
 from gears.in_mongo.collection.fitness import Collection
 from gears.in_mongo.errors import describe as mongo_texts
+from gears.in_mongo.reports.audit_report import AuditReport
+from gears.in_mongo.reports.given_back_report import Rewinds
 from gears.in_mongo.store import Store
 from gears.in_redis import describe_errors as redis_texts
 from gears.in_redis.client import Redis, RedisError
-from gears.progress.audit_report import AuditReport
 from gears.progress.backlog import Backlog, read_backlog
-from gears.progress.given_back import Rewinds
 from gears.progress.reconciler_state import ReconcilerState, read_reconciler
-from service.documents.engine_of_mapping import Engines
 
 DEADLINE = 1.5
 """Seconds that each question may take."""

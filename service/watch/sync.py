@@ -8,9 +8,9 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gears.contract.errors import RedisAway
 from gears.contract.mapping import Mapping
 from gears.contract.write_tokens import Token
+from gears.errors import RedisAway
 from gears.in_mongo.client import MongoError, within
 from gears.in_mongo.collection.fitness import Collection, unfit
 from gears.in_mongo.errors.describe import describe

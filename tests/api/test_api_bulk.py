@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic_core import from_json, to_json
 
-from service.documents.bulk import Line, Lines
+from service.documents.resource.bulk import Line, Lines
 from service.http.bodies import MAX_BODY
 from tests.support.stack import Stack, eventually
 

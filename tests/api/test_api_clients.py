@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from gears.contract.errors import ConfigError
+from gears.errors import ConfigError
 from service.http.cors import cors
 from tests.support.stack import Stack, free_port
 

@@ -8,11 +8,11 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from gears.documents.mongo_form import Stored
+from gears.contract.mongo_form import Stored
+from gears.engines.engine_of_mapping import Engines
 from gears.in_mongo.client import open_client
 from gears.in_mongo.store import Store
 from gears.in_redis.client import connect
-from service.documents.engine_of_mapping import Engines
 from service.documents.read_through import ReadThrough
 from service.documents.single_flight import SingleFlight
 from tests.support.stack import Stack, eventually

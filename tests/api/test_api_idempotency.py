@@ -7,8 +7,8 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from gears.contract.errors import Refused
 from gears.documents.ids import ID_TYPES
+from gears.errors import Refused
 from service.documents.idempotency import KEPT_SECONDS, idempotency_key
 from service.http.problems import Problem
 from tests.support.stack import Stack, eventually

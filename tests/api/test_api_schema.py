@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi import checks
 
 from gears.contract.mapping import parse_mappings
-from service.documents.bulk import NDJSON
+from service.documents.resource.bulk import NDJSON
 from service.models import load_models
 from service.openapi.openapi import openapi
 from tests.support.stack import MAPPINGS, Stack

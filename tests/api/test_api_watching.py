@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic_core import to_json
 
-from gears.progress.audit_report import AuditReport
+from gears.in_mongo.reports.audit_report import AuditReport
 from service.watch.gather_state import Inspection, MappingState
 from service.watch.metrics import Metrics
 from service.watch.readiness import checks_of, is_ready

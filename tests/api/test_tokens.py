@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gears.contract.errors import ConfigError
+from gears.errors import ConfigError
 from gears.process.settings import Settings
 from service.auth.authorize import needed_scope
 from service.auth.bearer_tokens import Scope, check_exposed, load_tokens

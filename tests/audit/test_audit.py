@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from gears.contract.mapping import Mapping
 from gears.engines import Engine, open_engine
 from gears.in_mongo.client import open_client
-from gears.in_mongo.reports import KEPT_AUDITS
+from gears.in_mongo.reports.audit_report import AuditReport
+from gears.in_mongo.reports.kept_reports import KEPT_AUDITS
 from gears.in_mongo.store import Store
-from gears.progress.audit_report import AuditReport
 from gears.progress.backlog import last_entry
 from tests.support.engines import uncaptured
 from tests.support.stack import Stack, eventually

@@ -8,8 +8,8 @@ import pytest
 from bson import Decimal128, Int64, ObjectId
 
 from gears.contract.mapping import parse_mappings
+from gears.contract.mongo_form import Stored, read_stored
 from gears.contract.version import foreign, highest
-from gears.documents.mongo_form import Stored, read_stored
 from gears.in_mongo.batch_log import Head
 from worker.audit.compare import Kind, Other, RedisState, Verdict, compare, is_equal
 

@@ -14,8 +14,8 @@ from gears.in_redis.client import connect
 from gears.progress.reconciler_state import ReconcilerState, read_reconciler
 from tests.support.engines import ALL_KINDS, KindStack, uncaptured
 from tests.support.stack import Stack, eventually
-from worker.audit.changed_keys import MOST_EVENTS, MOST_NOTED, SETTLE, ChangedKeys, Overloaded
-from worker.audit.recheck import Recheck
+from worker.audit.recheck.changed_keys import MOST_EVENTS, MOST_NOTED, SETTLE, ChangedKeys, Overloaded
+from worker.audit.recheck.recheck import Recheck
 from worker.reporter import ReconcilerReporter
 
 FLAGS = "notify-keyspace-events"

@@ -12,7 +12,12 @@ import pytest_asyncio
 from redis.exceptions import ResponseError
 
 from gears.contract.entries import BACKFILL, Entry
-from gears.contract.errors import (
+from gears.contract.mapping import Mapping
+from gears.contract.redis_names import TICKET_TTL, Names
+from gears.contract.write_tokens import EntryId
+from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
+from gears.engines.detect import detect
+from gears.errors import (
     BacklogFull,
     CaptureMissing,
     ForeignKey,
@@ -22,11 +27,6 @@ from gears.contract.errors import (
     Rewound,
     Unchecked,
 )
-from gears.contract.mapping import Mapping
-from gears.contract.redis_names import TICKET_TTL, Names
-from gears.contract.write_tokens import EntryId
-from gears.engines import Absent, Any_, Engine, Equals, Present, open_engine
-from gears.engines.detect import detect
 from gears.in_redis.client import connect
 from gears.progress.set_aside_entries import value_of
 from tests.support.engines import ALL_KINDS, KindStack, leased, uncaptured

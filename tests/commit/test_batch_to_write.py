@@ -10,8 +10,8 @@ from gears.contract.write_tokens import EntryId, Token
 from gears.in_mongo.batch_log import Acked
 from gears.in_mongo.unique_indexes.write_order import Outcome
 from worker.commit.batch_to_write import Decided, ToWrite, batch_to_write, what_became
-from worker.commit.decide import Gone, State, coalesce, decide
-from worker.commit.read_batch import Batch
+from worker.commit.read.decide import Gone, State, coalesce, decide
+from worker.commit.read.read_batch import Batch
 from worker.commit.try_again import TOGETHER, Amount
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]

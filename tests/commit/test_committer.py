@@ -17,7 +17,7 @@ from gears.in_mongo.unique_indexes.write_order import Changes, Outcome
 from gears.in_redis.client import AWAY, connect, own_wire
 from gears.progress.backlog import last_entry
 from tests.support.stack import Process, Stack, encoded, eventually, logged
-from worker.commit.read_batch import Reader
+from worker.commit.read.read_batch import Reader
 
 
 async def both_sides(stack: Stack) -> tuple[dict[str, Any], dict[str, Any]]:

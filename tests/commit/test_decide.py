@@ -8,7 +8,7 @@ from gears.contract.entries import Entry
 from gears.contract.mapping import parse_mappings
 from gears.contract.version import MOST_TERMS, first_term, highest, reaches, term_of, version_of
 from gears.contract.write_tokens import EntryId
-from worker.commit.decide import Decision, Gone, KeyEntries, Refusal, State, Verify, coalesce, decide, homes, moves
+from worker.commit.read.decide import Decision, Gone, KeyEntries, Refusal, State, Verify, coalesce, decide, homes, moves
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]
 KEY = b"todos:1"

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from redis import Redis as BlockingRedis
 
-from gears.contract.errors import RedisAway
+from gears.errors import RedisAway
 from gears.in_redis.client import Redis, RedisError, connect
 from gears.in_redis.subscription import subscribed
 from tests.support.stack import Stack, eventually

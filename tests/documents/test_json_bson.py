@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
-from gears.contract.errors import Refused
 from gears.contract.mapping import Mapping
+from gears.contract.mongo_form import encode, read_stored, stored_text
 from gears.documents.ids import ID_TYPES
 from gears.documents.json_bson import Value, document_bson, element, same, special, value_bson, value_text
-from gears.documents.mongo_form import encode, read_stored, stored_text
 from gears.documents.validate import parse_object
+from gears.errors import Refused
 
 THINGS = Mapping("things", "test", "things")
 

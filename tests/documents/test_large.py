@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
-from gears.contract.errors import MalformedJson, Refused
+from gears.contract import mongo_form as stored
 from gears.contract.mapping import Mapping
-from gears.documents import mongo_form as stored
 from gears.documents.json_bson import value_bson
 from gears.documents.large_documents import MOST_BYTES, Scan
 from gears.documents.validate import parse_object
+from gears.errors import MalformedJson, Refused
 from tests.documents.test_json_bson import JSON, NAMES
 from tests.support.stack import Stack
 

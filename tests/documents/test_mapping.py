@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from gears.contract.errors import ConfigError
 from gears.contract.mapping import Mapping, parse_mappings
+from gears.errors import ConfigError
 from gears.process.settings import Settings
 
 

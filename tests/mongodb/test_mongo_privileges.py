@@ -16,7 +16,7 @@ from bson import Int64
 
 from gears.access.mongo_roles import privileges
 from gears.access.users import Role
-from gears.in_mongo.reports import KEPT_AUDITS
+from gears.in_mongo.reports.kept_reports import KEPT_AUDITS
 from service.embedded import server_commands as servers
 from service.embedded.children.child import Child
 from tests.support.recorded import VARIABLE

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gears.contract.errors import ConfigError
+from gears.errors import ConfigError
 from gears.process.settings import Settings, read_settings, source_of
 from writethrough.config_command import hide_password
 

@@ -10,7 +10,7 @@ import gears
 import service
 import worker
 import writethrough
-from gears.contract.errors import WritethroughError
+from gears.errors import WritethroughError
 
 
 def modules() -> Iterator[ModuleType]:

@@ -15,7 +15,7 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
-from gears.contract.errors import ConfigError
+from gears.errors import ConfigError
 from gears.in_mongo.client import open_client
 from gears.in_redis.client import connect
 from gears.process.settings import Settings

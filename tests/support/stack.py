@@ -21,9 +21,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gears.contract.mapping import Mapping
+from gears.contract.mongo_form import encode
 from gears.contract.version import version_of
 from gears.contract.write_tokens import NOTHING, Token
-from gears.documents.mongo_form import encode
 from gears.in_mongo.batch_log import Logged
 from gears.process.settings import Settings
 from gears.progress.backlog import read_backlog

@@ -12,18 +12,18 @@ from typing import Any
 import anyio
 
 from gears.contract.mapping import Mapping
-from gears.documents.mongo_form import Stored
+from gears.contract.mongo_form import Stored
 from gears.engines import Engine
+from gears.in_mongo.reports.audit_report import AuditReport
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
-from gears.progress.audit_report import AuditReport
 from worker.audit.compare import DRIFT, look_equal
 from worker.audit.delete_cold import Cold, delete_cold
 from worker.audit.prove_drift import Proof, Prover, with_ids
 from worker.audit.repair import DIFFERS, repair
 from worker.audit.tally import Tally
-from worker.commit.read_batch import readable
 from worker.rate_limit import Pace
+from worker.readable import readable
 
 _SCAN_COUNT = 1000
 _WINDOW = 500

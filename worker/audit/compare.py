@@ -9,11 +9,11 @@ from typing import Any
 from anyio import to_thread
 from bson import Int64
 
-from gears.contract.errors import Refused
+from gears.contract.lost_in_redis import is_faded
 from gears.contract.mapping import Mapping
-from gears.documents.lost_in_redis import is_faded
-from gears.documents.mongo_form import LARGE, SLOW, Stored, plain_fields, stored_text
+from gears.contract.mongo_form import LARGE, SLOW, Stored, plain_fields, stored_text
 from gears.documents.validate import parse_json
+from gears.errors import Refused
 from gears.in_mongo.batch_log import Head
 
 MAX_FIELDS = 5

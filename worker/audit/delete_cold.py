@@ -17,7 +17,7 @@ from gears.progress.backlog import last_entry
 from worker.audit.compare import Kind
 from worker.audit.prove_drift import Proof, Prover
 from worker.audit.repair import delete_absent
-from worker.commit.wait_until_committed import wait_committed
+from worker.audit.wait_until_committed import wait_committed
 
 MOST_COLD = 100_000
 """Cold documents that one audit deletes; the next one goes on."""

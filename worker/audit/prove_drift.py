@@ -12,19 +12,19 @@ from typing import Any
 import anyio
 from redis.exceptions import ResponseError
 
-from gears.contract.errors import Refused
 from gears.contract.mapping import Mapping
+from gears.contract.mongo_form import Stored
 from gears.contract.redis_names import Names, life_in
 from gears.contract.version import is_committed
 from gears.contract.write_tokens import ZERO, EntryId
-from gears.documents.mongo_form import Stored
+from gears.errors import Refused
 from gears.in_mongo.batch_log import Acked, Head
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.set_aside_entries import read_aside
 from worker.audit.compare import Kind, Other, RedisState, Verdict, compared
-from worker.commit.read_batch import JSON_TYPE
-from worker.commit.wait_until_committed import wait_committed
+from worker.audit.wait_until_committed import wait_committed
+from worker.readable import JSON_TYPE
 
 _GENERATIONS = 12
 _PAUSE = 0.02

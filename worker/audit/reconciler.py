@@ -13,20 +13,20 @@ import anyio
 import structlog
 from motor.motor_asyncio import AsyncIOMotorClient
 
-from gears.contract.errors import CaptureMissing, ConfigError, CouldNotCompare, LeaseLost, OutcomeUnknown, RedisAway
+from gears.cli.exception_groups import reasons
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.engines import open_engine
+from gears.errors import CaptureMissing, ConfigError, CouldNotCompare, LeaseLost, OutcomeUnknown, RedisAway
 from gears.in_mongo.client import Document, MongoError
+from gears.in_mongo.reports.audit_report import AuditReport
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis, RedisError
-from gears.process.exception_groups import reasons
 from gears.process.settings import Settings
-from gears.progress.audit_report import AuditReport
 from gears.progress.backlog import WorkerState, read_backlog
 from gears.progress.reconciler_state import read_reconciler
 from worker.audit.audit import Audit
-from worker.audit.recheck import Recheck
+from worker.audit.recheck.recheck import Recheck
 from worker.lease.lease import Lease, process_name
 from worker.reporter import ReconcilerReporter
 

@@ -11,10 +11,10 @@ import anyio
 import structlog
 
 from gears.contract.entries import BACKFILL
-from gears.contract.errors import ForeignKey, PreconditionFailed, RedisRefused, Unchecked
+from gears.contract.mongo_form import text_of
 from gears.contract.version import version_of
-from gears.documents.mongo_form import text_of
 from gears.engines import Absent, Engine
+from gears.errors import ForeignKey, PreconditionFailed, RedisRefused, Unchecked
 from gears.in_mongo.store import Store
 from gears.process.failpoint import reached
 from worker.audit.compare import DRIFT, Kind, Other

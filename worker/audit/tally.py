@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
 
 from gears.contract.version import shown
-from gears.progress.audit_report import MAX_EXAMPLES, AuditReport, Example
+from gears.in_mongo.reports.audit_report import MAX_EXAMPLES, AuditReport, Example
 from worker.audit.compare import Kind
 from worker.audit.prove_drift import Proof
 

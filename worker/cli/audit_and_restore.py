@@ -5,7 +5,7 @@ import sys
 from dataclasses import asdict
 
 from gears.engines import Engine
-from gears.in_mongo.reports import KEPT_AUDITS
+from gears.in_mongo.reports.kept_reports import KEPT_AUDITS
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.settings import Settings

@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from gears.contract.errors import ConfigError
+from gears.cli.command_line import CANNOT, FAILURES, complain, explain, saying_whom
+from gears.cli.exception_groups import reasons
 from gears.contract.mapping import Mapping
 from gears.engines import Engine, open_engine
+from gears.errors import ConfigError
 from gears.in_mongo.client import addresses, close_client, open_client, ping
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis, address, connect
-from gears.process.command_line import CANNOT, FAILURES, complain, explain, saying_whom
-from gears.process.exception_groups import reasons
 from gears.process.settings import Settings
 
 DONE, LEFT, FAILED = 0, 1, CANNOT

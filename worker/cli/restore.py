@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import anyio
 
+from gears.contract.mongo_form import Stored, text_of
 from gears.contract.redis_names import Names
-from gears.documents.mongo_form import Stored, text_of
 from gears.engines import Engine
 from gears.in_mongo.documents import batched
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.backlog import last_entry
-from worker.commit.wait_until_committed import wait_committed
-from worker.give_back.warm import absent_of, in_order
+from worker.audit.wait_until_committed import wait_committed
+from worker.lead.warm import absent_of, in_order
 
 _AT_ONCE = 100
 _ATTEMPTS = 3

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from gears.process.command_line import printable
-from gears.progress.audit_report import AuditReport
+from gears.cli.command_line import printable
+from gears.in_mongo.reports.audit_report import AuditReport
 from worker.progress import Progress
 
 _COUNTS = (

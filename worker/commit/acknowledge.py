@@ -12,7 +12,7 @@ from gears.in_redis.pipelining import Part, Wire
 from gears.in_redis.scripts import script_text
 from gears.progress.set_aside_entries import value_of
 from gears.progress.watermark import encode_commit
-from worker.commit.decide import KeyEntries
+from worker.commit.read.decide import KeyEntries
 from worker.commit.set_aside import Sorted
 from worker.lease.lease_and_life import Mine
 

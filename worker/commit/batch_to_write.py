@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gears.contract.changes import Change, Remove, Upsert
-from gears.contract.errors import Refused
 from gears.contract.mapping import Mapping
 from gears.contract.write_tokens import EntryId, Token
+from gears.errors import Refused
 from gears.in_mongo.batch_log import Acked, Logged, going_on
 from gears.in_mongo.unique_indexes.write_order import Changes, Outcome, moved_from
-from worker.commit.decide import Decision, KeyEntries, Refusal, Verify, moves
-from worker.commit.read_batch import Batch
+from worker.commit.read.decide import Decision, KeyEntries, Refusal, Verify, moves
+from worker.commit.read.read_batch import Batch
 
 _SOURCE_STAYS = "what it was renamed to was refused"
 

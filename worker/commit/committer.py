@@ -18,9 +18,9 @@ from gears.in_redis.pipelining import Wire
 from gears.process.failpoint import reached
 from worker.commit.acknowledge import Acknowledged, acknowledge
 from worker.commit.batch_to_write import Decided, ToWrite, batch_to_write, what_became
-from worker.commit.decide import homes
 from worker.commit.put_redis_right import PutRight
-from worker.commit.read_and_decide import Decider
+from worker.commit.read.decide import homes
+from worker.commit.read.read_and_decide import Decider
 from worker.commit.set_aside import Sorted
 from worker.commit.term import Term
 from worker.commit.try_again import TOGETHER, Amount, tries

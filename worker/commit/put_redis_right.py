@@ -9,11 +9,11 @@ from gears.engines import Engine
 from gears.in_mongo.store import Store
 from gears.progress.refusals import record_refusals
 from worker.commit.batch_to_write import Decided
-from worker.commit.decide import Refusal, Verify
-from worker.commit.read_and_decide import Decider
+from worker.commit.read.decide import Refusal, Verify
+from worker.commit.read.read_and_decide import Decider
+from worker.commit.read.written_again import Ahead
 from worker.commit.roll_back import give_ids, move_back, refuse, restore
 from worker.commit.term import Term
-from worker.commit.written_again import Ahead
 
 
 class PutRight:

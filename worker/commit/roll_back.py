@@ -13,20 +13,20 @@ import structlog
 from redis.exceptions import WatchError
 
 from gears.contract.changes import Upsert
-from gears.contract.errors import RedisRefused, Refused
+from gears.contract.mongo_form import read_stored, text_of
 from gears.contract.redis_names import Names
 from gears.contract.write_tokens import ZERO, EntryId, Token
-from gears.documents.mongo_form import read_stored, text_of
 from gears.engines import Engine
+from gears.errors import RedisRefused, Refused
 from gears.in_mongo.dead_letters import DeadLetter
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
 from gears.progress.refusals import record_refusals
-from worker.commit.decide import Refusal, Verify
-from worker.commit.read_batch import JSON_TYPE
-from worker.commit.written_again import Ahead
+from worker.commit.read.decide import Refusal, Verify
+from worker.commit.read.written_again import Ahead
 from worker.lease.lease_and_life import Mine
+from worker.readable import JSON_TYPE
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from time import monotonic
 
 from gears.contract.entries import Entry
 from gears.contract.write_tokens import Token
-from worker.commit.decide import KeyEntries, coalesce
+from worker.commit.read.decide import KeyEntries, coalesce
 
 _FIRST, _LONGEST = 0.5, 10.0
 """Seconds between two tries."""

@@ -18,7 +18,7 @@ from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
 from worker.audit.compare import look_equal
 from worker.audit.prove_drift import with_ids
-from worker.commit.read_batch import readable
+from worker.readable import readable
 
 _PAGE, _AT_ONCE = 1000, 100
 

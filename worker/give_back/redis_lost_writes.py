@@ -12,16 +12,16 @@ from typing import Any
 
 import anyio
 
-from gears.contract.errors import Refused
+from gears.contract.mongo_form import Stored, text_of
 from gears.contract.redis_names import Names
 from gears.contract.version import shown, version_of
-from gears.documents.mongo_form import Stored, text_of
 from gears.engines import Engine
+from gears.errors import Refused
 from gears.in_mongo.batch_log import Acked, Head, Logged
+from gears.in_mongo.reports.given_back_report import RewindReport
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
-from gears.progress.given_back import RewindReport
 from gears.progress.refusals import record_refusals
 from worker.give_back.newer_writes import NewerWrites
 from worker.lease.lease import Lease

@@ -8,7 +8,11 @@ from anyio.abc import TaskGroup
 from motor.motor_asyncio import AsyncIOMotorClient
 from redis.exceptions import RedisError
 
-from gears.contract.errors import (
+from gears.cli.exception_groups import leaves, reasons
+from gears.contract.mapping import Mapping
+from gears.contract.redis_names import Names
+from gears.engines import Engine, open_engine
+from gears.errors import (
     CaptureMissing,
     ConfigError,
     LeaseLost,
@@ -19,13 +23,9 @@ from gears.contract.errors import (
     Rewound,
     Unfit,
 )
-from gears.contract.mapping import Mapping
-from gears.contract.redis_names import Names
-from gears.engines import Engine, open_engine
 from gears.in_mongo.client import Document, MongoError
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis, own_wire, server_run
-from gears.process.exception_groups import leaves, reasons
 from gears.process.failpoint import reached
 from gears.process.settings import Settings
 from gears.progress.backlog import read_backlog
@@ -33,10 +33,10 @@ from worker.audit.reconciler import request_sweep
 from worker.commit.begin_term import begin
 from worker.commit.committer import Committer
 from worker.commit.term import Term
-from worker.give_back.warm import Warm
 from worker.lead.keep_recipe import supervise
 from worker.lead.plain_writes import Listener
 from worker.lead.prepare_mongo import prepare, tidy
+from worker.lead.warm import Warm
 from worker.lead.watch_mongo import LOOK_EVERY, MongoWatch
 from worker.lease.lease import Lease, process_name
 from worker.progress import Progress

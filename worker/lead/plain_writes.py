@@ -12,13 +12,13 @@ import anyio
 import structlog
 
 from gears.contract.entries import CAPTURED, RENAMED_FROM, RENAMED_TO
-from gears.contract.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisAway, RedisRefused, Rewound
 from gears.contract.mapping import Mapping
 from gears.engines import Engine
+from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisAway, RedisRefused, Rewound
 from gears.in_redis.client import AWAY, Redis, RedisError
 from gears.in_redis.describe_errors import describe
 from gears.process.failpoint import reached
-from worker.audit.keyspace_events import KeyspaceEvents
+from worker.audit.recheck.keyspace_events import KeyspaceEvents
 from worker.audit.reconciler import request_sweep, request_sweeps
 from worker.lease.lease import Lease
 

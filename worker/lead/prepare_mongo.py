@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anyio
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
-from gears.contract.errors import Unfit
+from gears.errors import Unfit
 from gears.in_mongo.client import MongoError
 from gears.in_mongo.errors.describe import held_up
 from gears.in_mongo.store import Store

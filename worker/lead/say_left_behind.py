@@ -3,9 +3,9 @@
 import anyio
 import structlog
 
-from gears.contract.errors import ConfigError
 from gears.engines import open_engine
 from gears.engines.left_behind_recipes import find_left_behind
+from gears.errors import ConfigError
 from gears.in_redis.client import FAILED, Redis
 from gears.process.settings import Settings
 

@@ -6,7 +6,7 @@ from time import monotonic
 
 import anyio
 
-from gears.contract.errors import MongoWasPutBack
+from gears.errors import MongoWasPutBack
 from gears.in_mongo.client import MongoError
 from gears.in_mongo.store import Store
 from worker.commit.term import Term

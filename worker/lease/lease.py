@@ -9,7 +9,7 @@ from uuid import uuid4
 import anyio
 from redis.exceptions import LockError, LockNotOwnedError
 
-from gears.contract.errors import LeaseLost
+from gears.errors import LeaseLost
 from gears.in_redis.client import AWAY, Redis
 from gears.in_redis.lock import OomLock
 

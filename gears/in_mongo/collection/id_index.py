@@ -8,9 +8,9 @@ from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import DeleteOne
 from pymongo.errors import OperationFailure
 
-from gears.contract.errors import DuplicateIds, Unfit
 from gears.contract.mapping import Mapping
-from gears.documents.mongo_form import version_in
+from gears.contract.mongo_form import version_in
+from gears.errors import DuplicateIds, Unfit
 from gears.in_mongo.collection.build_index import Say, build, say_nothing, unhurried
 from gears.in_mongo.collection.fitness import SIMPLE, default_collation
 from gears.in_mongo.collection.inspect import look, look_at_indexes

@@ -23,7 +23,7 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
-from gears.contract.errors import WritethroughError
+from gears.errors import WritethroughError
 from gears.in_mongo.errors.code_names import NAMES
 from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of, name_of, reason_of, remedy_of
 from gears.process.network_causes import cause_of

@@ -14,8 +14,8 @@ from graphlib import TopologicalSorter
 from typing import Self, TypeVar
 
 from gears.contract.changes import Change, Remove, Upsert
+from gears.contract.mongo_form import Stored
 from gears.contract.version import reaches
-from gears.documents.mongo_form import Stored
 
 
 class Standing(Enum):

@@ -8,7 +8,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 
 from gears.contract.changes import Upsert
 from gears.contract.mapping import Mapping
-from gears.documents.mongo_form import read_stored
+from gears.contract.mongo_form import read_stored
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import AT_ONCE, Documents
 from gears.in_mongo.errors.describe import describe_item

@@ -12,9 +12,9 @@ from pymongo import DeleteOne, ReplaceOne
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError
 
 from gears.contract.changes import Change, Remove, Upsert
+from gears.contract.mongo_form import Stored, read_stored
 from gears.contract.version import reaches
 from gears.documents.json_bson import document_bson, elements
-from gears.documents.mongo_form import Stored, read_stored
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import Documents
 from gears.in_mongo.errors.describe import describe_item

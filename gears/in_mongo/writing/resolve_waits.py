@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from gears.contract.changes import Change, Upsert
 from gears.contract.mapping import Mapping
+from gears.contract.mongo_form import read_stored, stored_text
 from gears.contract.version import reaches
-from gears.documents.mongo_form import read_stored, stored_text
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import Documents
 from gears.in_mongo.errors.describe import describe_item

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gears.contract.errors import WritethroughError
+from gears.errors import WritethroughError
 
 Probe = Callable[[], Awaitable[bool]]
 """Asks a process whether it is ready: True when it is; otherwise False, or an OSError that says what is missing."""

@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gears.contract.errors import NotAnId, OutcomeUnknown
 from gears.contract.mapping import Mapping
-from gears.documents.mongo_form import stored_text
+from gears.contract.mongo_form import stored_text
+from gears.errors import NotAnId, OutcomeUnknown
 from gears.process.failpoint import reached
-from service.documents.bulk import NDJSON, Bulk
 from service.documents.from_body import new_text
 from service.documents.idempotency import Attempt, IdempotencyKeys, Made, idempotency_key
 from service.documents.read_through import ReadThrough
+from service.documents.resource.bulk import NDJSON, Bulk
 from service.documents.wait_confirmed import Confirmations
 from service.documents.write import Writes
 from service.http.bodies import JSON, check_type, off_loop, read_body

@@ -4,8 +4,8 @@ from motor.motor_asyncio import AsyncIOMotorCollection
 
 from gears.contract.mapping import Mapping
 from gears.in_mongo.client import Document
-from gears.progress.audit_report import AuditReport
-from gears.progress.given_back import RewindReport, Rewinds
+from gears.in_mongo.reports.audit_report import AuditReport
+from gears.in_mongo.reports.given_back_report import RewindReport, Rewinds
 
 KEPT_AUDITS = 100
 """How many reports of audits are kept for each mapping."""

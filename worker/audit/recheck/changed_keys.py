@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from gears.contract.errors import WritethroughError
+from gears.errors import WritethroughError
 
 SETTLE = 1.0
 """Seconds after its last event until a key is compared: by then its write is committed."""

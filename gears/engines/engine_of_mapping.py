@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from gears.contract.errors import CaptureMissing, ConfigError, RedisAway
 from gears.contract.mapping import Mapping
 from gears.engines import Engine, open_engine
+from gears.errors import CaptureMissing, ConfigError, RedisAway
 from gears.in_redis.client import AWAY, Redis
 
 

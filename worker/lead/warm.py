@@ -10,7 +10,7 @@ from collections.abc import Mapping as Dict
 import anyio
 
 from gears.contract.mapping import Mapping
-from gears.documents.mongo_form import text_of
+from gears.contract.mongo_form import text_of
 from gears.engines import Engine
 from gears.in_mongo.documents import batched
 from gears.in_mongo.store import Store

@@ -3,10 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gears.contract.errors import ForeignKey, NotAnId, Refused
 from gears.contract.mapping import Mapping
 from gears.documents.validate import parse_json
 from gears.engines import Written
+from gears.errors import ForeignKey, NotAnId, Refused
 from service.documents.from_body import patched_text, replacement_text
 from service.documents.read_through import ReadThrough
 from service.documents.wait_confirmed import Confirmations

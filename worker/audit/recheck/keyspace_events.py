@@ -11,8 +11,8 @@ import anyio
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gears.contract.errors import ConfigError
 from gears.contract.redis_names import Names
+from gears.errors import ConfigError
 from gears.in_redis.client import Redis
 
 SETTING = "notify-keyspace-events"

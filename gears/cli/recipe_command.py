@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 from redis.asyncio import Redis
 
-from gears.contract.errors import ConfigError
+from gears.cli.command_line import failing_plainly, run_command, saying_whom
 from gears.contract.mapping import Mapping
 from gears.engines import Engine, open_engine
 from gears.engines.detect import ENGINES, detect
 from gears.engines.left_behind_recipes import find_left_behind, remove_left_behind
+from gears.errors import ConfigError
 from gears.in_redis.client import address, connect
-from gears.process.command_line import failing_plainly, run_command, saying_whom
 from gears.process.settings import Settings, read_settings
 
 Report = dict[str, Any]

@@ -7,10 +7,10 @@ from enum import Enum, auto
 
 from gears.contract.changes import Change, Remove, Upsert
 from gears.contract.entries import BACKFILL, DELETE_EVENTS, EXPIRE, FILL, RENAMED_FROM, RENAMED_TO, Entry
-from gears.contract.errors import Refused
 from gears.contract.mapping import Mapping
+from gears.contract.mongo_form import encode
 from gears.contract.write_tokens import Token
-from gears.documents.mongo_form import encode
+from gears.errors import Refused
 
 
 class Gone(Enum):

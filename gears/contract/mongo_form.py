@@ -16,12 +16,12 @@ from anyio import to_thread
 from bson import Int64
 from pydantic_core import to_json
 
-from gears.contract.errors import Refused
 from gears.contract.mapping import Mapping
 from gears.documents.json_bson import Value, document_bson, element, elements, same, value_text
 from gears.documents.large_documents import Scan
 from gears.documents.quick_bson import decode, special_json
 from gears.documents.validate import JsonObject, may_hold_specials, parse_object
+from gears.errors import Refused
 
 LARGE = 512 * 1024
 """Bytes from which on a document isn't made a tree of objects, which would take many times as much."""

@@ -14,7 +14,8 @@ from anyio import CancelScope
 from pymongo.errors import ConnectionFailure, PyMongoError
 from redis.exceptions import AuthenticationError, RedisError
 
-from gears.contract.errors import (
+from gears.cli.exception_groups import leaves
+from gears.errors import (
     BacklogFull,
     CaptureMissing,
     ConfigError,
@@ -28,7 +29,6 @@ from gears.contract.errors import (
 from gears.in_mongo.errors import describe as mongo_texts
 from gears.in_redis import describe_errors as redis_texts
 from gears.in_redis.pipelining import AWAY
-from gears.process.exception_groups import leaves
 
 _SILENT = 0.5
 """Seconds without an answer after which it is said who doesn't give it."""

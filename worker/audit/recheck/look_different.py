@@ -8,7 +8,7 @@ from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from worker.audit.compare import look_equal
 from worker.audit.prove_drift import with_ids
-from worker.commit.read_batch import readable
+from worker.readable import readable
 
 
 async def suspects(redis: Redis, store: Store, mapping: Mapping, keys: Sequence[bytes]) -> list[bytes]:

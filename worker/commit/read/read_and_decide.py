@@ -6,15 +6,16 @@ from anyio import to_thread
 
 from gears.contract.changes import Remove, Upsert
 from gears.contract.entries import Entry
-from gears.contract.errors import Rewound
 from gears.contract.write_tokens import EntryId, Token
 from gears.engines import Engine
+from gears.errors import Rewound
 from gears.in_redis.pipelining import Wire
 from gears.progress.refusals import refusals_from
 from worker.commit.batch_to_write import Decided
-from worker.commit.decide import Decision, KeyEntries, Refusal, State, decide
-from worker.commit.read_batch import READ_BYTES, Reader
+from worker.commit.read.decide import Decision, KeyEntries, Refusal, State, decide
+from worker.commit.read.read_batch import Reader
 from worker.commit.term import Term
+from worker.readable import READ_BYTES
 
 _LARGE = 64 * 1024
 """Bytes of a document from which on it is decided about in a thread, so that the lease is renewed meanwhile."""

@@ -4,10 +4,10 @@ from time import monotonic
 
 import anyio
 
-from gears.contract.errors import CouldNotCompare
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.contract.write_tokens import EntryId
+from gears.errors import CouldNotCompare
 from gears.in_redis.client import Redis
 from gears.progress.backlog import read_backlog
 

@@ -12,14 +12,14 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pydantic_core import from_json, to_json
 
-from gears.contract.errors import Refused
 from gears.contract.mapping import Mapping
+from gears.contract.mongo_form import LARGE, Stored, stored_text
 from gears.documents.json_bson import same
-from gears.documents.mongo_form import LARGE, Stored, stored_text
 from gears.documents.numbers import read_by_redis, shortest
 from gears.documents.quick_bson import BSON_ERRORS
 from gears.documents.redis_json_text import read_again
 from gears.documents.validate import parse_json
+from gears.errors import Refused
 
 _READ_AGAIN = 4
 """How often a number may have been read again; after that it has settled nearly always."""

@@ -2,11 +2,11 @@
 
 from starlette.routing import Route
 
-from service.documents.bulk import NDJSON
 from service.documents.idempotency import IdempotencyKeys
 from service.documents.read_through import ReadThrough
-from service.documents.resource_collection import CollectionResource
-from service.documents.resource_item import ItemResource
+from service.documents.resource.bulk import NDJSON
+from service.documents.resource.collection import CollectionResource
+from service.documents.resource.item import ItemResource
 from service.documents.wait_confirmed import Confirmations
 from service.documents.write import Writes
 from service.http.bodies import JSON, MERGE_PATCH

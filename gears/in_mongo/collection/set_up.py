@@ -5,8 +5,8 @@ from typing import Any
 from bson import Int64
 from motor.motor_asyncio import AsyncIOMotorCollection
 
-from gears.contract.errors import Unfit
 from gears.contract.mapping import Mapping
+from gears.errors import Unfit
 from gears.in_mongo.client import Document
 from gears.in_mongo.collection.build_index import Say, say_nothing
 from gears.in_mongo.collection.fitness import Collection, unfit

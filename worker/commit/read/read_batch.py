@@ -3,21 +3,15 @@
 from collections.abc import Collection, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass
-from typing import Any
 
 from gears.contract.entries import DELETE_EVENTS, Entry, decode_entry
 from gears.contract.redis_names import Names
 from gears.contract.write_tokens import EntryId, Token
 from gears.in_mongo.batch_log import Acked
-from gears.in_redis.client import Redis
 from gears.in_redis.pipelining import Wire
 from gears.in_redis.scripts import script_text
-from worker.commit.decide import Gone, KeyEntries, State, coalesce
-
-JSON_TYPE = b"ReJSON-RL"
-
-READ_BYTES = 4 * 1024 * 1024
-"""How much of documents is read at a time, the last one not counted."""
+from worker.commit.read.decide import Gone, KeyEntries, State, coalesce
+from worker.readable import JSON_TYPE, READ_BYTES
 
 _WAIT_MS = 500
 
@@ -153,19 +147,3 @@ def _state(
     known = entries.tokens[-1].id if entries.tokens else unknown
     deleted_later = mark is not None and EntryId.parse(mark) >= known
     return Gone.DELETED if deleted_later or entries.last_event in DELETE_EVENTS else Gone.LOST
-
-
-async def readable(redis: Redis, keys: Sequence[bytes]) -> int:
-    """How many of these keys, from the first on, to read at a time; one at least."""
-    if len(keys) < 2:
-        return len(keys)
-    async with redis.pipeline(transaction=False) as pipeline:
-        for key in keys:
-            pipeline.execute_command("JSON.DEBUG", "MEMORY", key)
-        sizes: Any = await pipeline.execute(raise_on_error=False)
-    total = 0
-    for n, size in enumerate(sizes):
-        total += size if isinstance(size, int) else 0  # another type has none
-        if total > READ_BYTES:
-            return max(1, n)
-    return len(keys)

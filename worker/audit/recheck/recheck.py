@@ -12,18 +12,18 @@ import anyio
 import structlog
 from redis.exceptions import ResponseError
 
+from gears.cli.exception_groups import reasons
 from gears.contract.entries import EVENTS
-from gears.contract.errors import ConfigError
 from gears.engines import Engine
+from gears.errors import ConfigError
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
-from gears.process.exception_groups import reasons
 from gears.process.failpoint import reached
-from worker.audit.changed_keys import WINDOW, ChangedKeys, EventCount, Overloaded
 from worker.audit.compare import DRIFT, Kind
-from worker.audit.keyspace_events import KeyspaceEvents
-from worker.audit.look_different import suspects
 from worker.audit.prove_drift import Prover
+from worker.audit.recheck.changed_keys import WINDOW, ChangedKeys, EventCount, Overloaded
+from worker.audit.recheck.keyspace_events import KeyspaceEvents
+from worker.audit.recheck.look_different import suspects
 from worker.audit.repair import delete_absent, repair
 from worker.reporter import ReconcilerReporter
 

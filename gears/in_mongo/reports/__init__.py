@@ -1,0 +1,1 @@
+"""Reports of audits and of give-backs, as they are kept in MongoDB and shown."""

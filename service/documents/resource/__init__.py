@@ -1,0 +1,1 @@
+"""The HTTP resource of a mapping: its collection, its items, and many at a time."""

@@ -1,0 +1,1 @@
+"""Keys are compared a moment after they changed."""

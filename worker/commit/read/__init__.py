@@ -1,0 +1,1 @@
+"""Reading a batch, and deciding what it means."""
