@@ -3,7 +3,7 @@
 # make test   all tests, on servers of their own; MONGO=mongodb://host:port for a MongoDB server of yours
 # make torture   a system under load and faults for MINUTES=2, with SEED=1, on ENGINE=gears2 (or function, gears1)
 # make bench  ours beside what people do instead; MONGO=<url> for a MongoDB of your own, QUICK=--quick to try it
-# make lint   ruff and mypy
+# make lint   ruff, mypy, and who imports whom
 # make spec   the protocol's model by TLC, which needs Java; FULL=1 for larger bounds, MUTANTS=1 leaves out each mechanism;
 #             MINUTES=60 is how long one configuration may take; MAVEN_REPO names another place than Maven Central to fetch TLC from
 # make clean  removes the virtualenv and caches; the data stays
@@ -33,6 +33,7 @@ lint: $(TOOLS)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 spec:
 	@MAVEN_REPO='$(MAVEN_REPO)' nice "$(PYTHON)" docs/protocol/check.py $(or $(WHICH),$(if $(MUTANTS),mutants,$(if $(FULL),full,small))) $(if $(MINUTES),--minutes $(MINUTES))
