@@ -179,6 +179,8 @@ async def delete_cold(stack: Recorded) -> None:
     await stack.run("restore")
     assert await stack.get("expiring", "notes") == {"id": "expiring", "n": 1}
     await expire(stack)
+    assert (await stack.client.get("/notes/expiring")).status_code == 200
+    await expire(stack)
     await stack.run("audit", "--repair", WT_COLD="delete")
     assert await stack.stored("expiring", "notes") is None
     assert not await reports.count_documents({"started_at": long_ago})
