@@ -6,6 +6,7 @@
 # make lint   ruff, mypy, and who imports whom
 # make spec   the protocol's model by TLC, which needs Java; FULL=1 for larger bounds, MUTANTS=1 leaves out each mechanism;
 #             MINUTES=60 is how long one configuration may take; MAVEN_REPO names another place than Maven Central to fetch TLC from
+# make docs   the documentation as a site, in build/docs
 # make clean  removes the virtualenv and caches; the data stays
 
 VENV := .venv
@@ -14,7 +15,7 @@ TOOLS := $(VENV)/.tools
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
 HAS_WHEELS := import platform, sys; sys.exit((*sys.version_info[:2], sys.platform, platform.machine()) != (3, 11, "linux", "x86_64"))
 
-.PHONY: run test bench torture lint spec clean
+.PHONY: run test bench torture lint spec docs clean
 
 run: $(INSTALLED)
 	@exec $(VENV)/bin/python -m service --embedded
@@ -37,6 +38,9 @@ lint: $(TOOLS)
 
 spec:
 	@MAVEN_REPO='$(MAVEN_REPO)' nice "$(PYTHON)" docs/protocol/check.py $(or $(WHICH),$(if $(MUTANTS),mutants,$(if $(FULL),full,small))) $(if $(MINUTES),--minutes $(MINUTES))
+
+docs: $(TOOLS)
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .spec build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

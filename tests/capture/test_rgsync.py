@@ -1,4 +1,4 @@
-"""What the tutorial's recipe does wrong, done right: one test per row of the comparison in the README."""
+"""What the tutorial's recipe does wrong, done right: a test per row of the table in docs/coming-from-rgsync.md."""
 
 import json
 import os
@@ -123,7 +123,7 @@ async def test_data_that_rgsync_left_ends_with_zero_drift(own_stack: Stack) -> N
 
     await eventually(blocked)
     await own_stack.todos.delete_one({"id": 9})
-    async for found in own_stack.todos.find({}).sort("_id", -1):  # as the README's script does
+    async for found in own_stack.todos.find({}).sort("_id", -1):  # as the script in the docs does
         document_id = str(found["id"])
         if await own_stack.todos.find_one({"id": document_id, "_id": {"$gt": found["_id"]}}):
             await own_stack.todos.delete_one({"_id": found["_id"]})

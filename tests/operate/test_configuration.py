@@ -46,7 +46,7 @@ def test_a_file_names_settings_and_has_mappings_as_tables(monkeypatch: pytest.Mo
 
 
 def test_the_file_in_the_docs_can_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    docs = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     [example] = re.findall(r"^```toml\n(.*?)^```", docs, re.M | re.S)
     configured(monkeypatch, tmp_path, example)
     _, books = read_settings().mappings
