@@ -16,6 +16,7 @@ import yaml
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from gears.contract.redis_names import Names
 from gears.process.settings import Settings
 from service.embedded import server_commands as servers
 from tests.support.shown import PAGES, ROOT, Command, File, blocks, same, steps
@@ -183,6 +184,12 @@ def test_every_command_exists_with_its_options() -> None:
         options = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= options, line
         assert not (isinstance(command, TyperGroup) and words and not words[0].startswith("-")), line
+
+
+def test_the_keys_that_people_set_are_those_that_the_worker_reads() -> None:
+    names = Names("todos")
+    shown = {key for page in PAGES for key in re.findall(r"redis-cli SET '(.*?)'", page.read_text())}
+    assert shown == {names.sweep, names.rewind}
 
 
 def test_a_model_is_mounted_where_the_api_starts() -> None:
