@@ -50,6 +50,8 @@ class Reader:
     def __init__(self, stack: Stack, folder: Path) -> None:
         self.stack = stack
         self.folder = folder
+        self.waits = True
+        """Whether MongoDB is to have what was written before the next command."""
 
     def save(self, name: str, text: str) -> None:
         """Save a file."""
@@ -126,21 +128,31 @@ async def test_only_a_validator_checks_plain_clients(reader: Reader) -> None:
 
 @pytest.mark.parametrize("page", ["tutorial.md", "documents.md", "http.md"])
 async def test_a_page_shows_what_its_commands_print(page: str, reader: Reader) -> None:
-    stack, frozen = reader.stack, False
-    for found in await stack.todos.find().to_list():
-        await stack.redis_client.delete(f"todos:{found['id']}")
-    await stack.drained()
-    for step in steps((DOCS / page).read_text()):
-        if isinstance(step, File):
-            reader.save(step.name, step.text)
-            continue
-        if step.line.startswith("pkill "):
-            frozen = "-STOP" in step.line
-            (stack.mongo.freeze if frozen else stack.mongo.thaw)()
-        else:
-            assert same(await reader.paste(step.line)) == same(step.output), step.line
-        if not frozen:
-            await settled(stack, step)
+    for found in await reader.stack.todos.find().to_list():
+        await reader.stack.redis_client.delete(f"todos:{found['id']}")
+    await reader.stack.drained()
+    try:
+        for step in steps((DOCS / page).read_text()):
+            await follow(step, reader)
+    finally:
+        reader.stack.mongo.thaw()
+
+
+async def follow(step: File | Command, reader: Reader) -> None:
+    """Do what a page says, and wait for what happens while a person reads on."""
+    if isinstance(step, File):
+        reader.save(step.name, step.text)
+    elif step.line.startswith("pkill -STOP"):
+        reader.stack.mongo.freeze()
+        reader.waits = False
+    elif step.line.startswith("pkill -CONT"):
+        reader.stack.mongo.thaw()
+        reader.waits = True
+        await reader.stack.drained()
+    else:
+        assert same(await reader.paste(step.line)) == same(step.output), step.line
+        if reader.waits:
+            await settled(reader.stack, step)
 
 
 async def settled(stack: Stack, step: Command) -> None:

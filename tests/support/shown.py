@@ -12,7 +12,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 _VARIES = {
     r"\b[0-9a-z]{20,}\.\d+-\d+": "<token>",
-    r"\bversion \d+": "version <n>",
+    r"\bversion [0-9a-f]+": "version <n>",
     r"[\d,]+ events": "<n> events",
     r"in [\d.]+ s, [\d,]+/s": "in <n> s, <n>/s",
 }
@@ -53,4 +53,4 @@ def same(output: str) -> str:
     """The output without what is another one each time."""
     for pattern, word in _VARIES.items():
         output = re.sub(pattern, word, output)
-    return output
+    return output.rstrip()
