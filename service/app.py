@@ -32,6 +32,7 @@ from service.models import load_models
 from service.openapi.openapi import openapi
 from service.openapi.pages import docs_routes
 from service.watch.gather_state import Inspector
+from service.watch.key_status import KeyStatus
 from service.watch.metrics import Measured, Metrics
 from service.watch.outages import watch
 from service.watch.probes import Probes
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> Starlette:
     inspector = Inspector(redis, mongo, stores, engines)
     probes = Probes(inspector, metrics, backlog_limit=settings.backlog_limit)
     sync = Sync(redis, stores, inspector)
+    key_status = KeyStatus(redis, stores)
     resources: list[Route] = []
     for mapping in settings.mappings:
         store = stores[mapping.prefix]
@@ -93,6 +95,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/metrics", Methods({"GET": probes.metrics})),
             Route("/sync", Methods({"GET": sync.overview})),
             Route("/sync/audits", Methods({"GET": sync.audits}, query=("mapping", "limit"))),
+            Route("/sync/keys/{mapping}/{id:any}", Methods({"GET": key_status.read})),
             Route("/sync/{token}", Methods({"GET": sync.token}, query=("mapping",))),
             *docs_routes(openapi(settings.mappings, models, secured=tokens is not None)),
         ],

@@ -13,6 +13,7 @@ from worker.__main__ import audit, commit, main, reconcile, restore
 from writethrough.check_command import check
 from writethrough.config_command import config
 from writethrough.dead_letters_command import dead_letters
+from writethrough.tail_command import tail
 
 app = typer.Typer(
     add_completion=False,
@@ -77,6 +78,7 @@ app.command()(audit)
 app.command()(restore)
 app.command()(check)
 app.command()(config)
+app.command()(tail)
 app.add_typer(worker, name="worker")
 app.add_typer(recipe, name="recipe")
 app.add_typer(access, name="access")

@@ -13,6 +13,10 @@ RENAMED_FROM, RENAMED_TO = "rename_from", "rename_to"
 """The events of a RENAME: two entries, one right after the other."""
 
 
+ARRIVALS = frozenset({RENAMED_TO, "move_to"})
+"""Events that bring a document from another key, or another database, where it is gone."""
+
+
 FILL = "fill"
 """The event of an entry that says: Redis was given what MongoDB holds, at the version in field `v`."""
 

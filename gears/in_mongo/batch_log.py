@@ -237,7 +237,7 @@ class Log:
 
     async def ids_above(self, version: int) -> list[str] | None:
         """The documents of all batches above this version; None where the log doesn't reach back so far."""
-        if not await self._log.find_one(self._batches(upto=version), {"_id": 1}):
+        if not await self.reaches_back_to(version):
             return None
         ids: dict[str, None] = {}
         async for found in self._log.find(self._batches(above=version), {"ids": 1, "beside": 1}):
@@ -283,6 +283,26 @@ class Log:
         """Remember entries of which nobody knows whether what they tell of has come."""
         kept = {"$each": [str(one) for one in doubtful], "$slice": -_MOST_LOST}
         await self._log.update_one(self._head, {"$push": {"doubtful": kept}})
+
+    async def written_at(self, version: int) -> datetime | None:
+        """When a batch was written; None where it isn't kept."""
+        found = await self._log.find_one({"_id": self._id(version)}, {"at": 1})
+        return None if found is None else found["at"]
+
+    async def reaches_back_to(self, version: int) -> bool:
+        """Whether every batch above this version is still kept, as far as anybody can tell."""
+        return await self._log.find_one(self._batches(upto=version), {"_id": 1}) is not None
+
+    async def next_batches(self, above: int, upto: int, most: int) -> list[tuple[datetime, Logged]]:
+        """The batches above the first version, and up to the second, in their order; each with when it was written.
+
+        Args:
+            above: the first version.
+            upto: the second.
+            most: how many, at most.
+        """
+        found = self._log.find(self._batches(above=above, upto=upto), sort=[("_id", 1)], limit=most)
+        return [(one["at"], Logged.parse(one)) for one in await found.to_list(most)]
 
     async def newest_of(self) -> list[tuple[int, Token]]:
         """Of each batch that is kept, the newest entry that was there when its states were read; by version."""

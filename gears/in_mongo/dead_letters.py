@@ -20,6 +20,11 @@ from gears.in_mongo.documents import AT_ONCE, batched
 MAX_BYTES = 1024 * 1024
 """How much of a refused document a dead letter keeps."""
 
+MAX_ARRIVED_BYTES = 15 * 1024 * 1024
+"""How much of one that came from elsewhere: there is no more of it. A dead letter can be little larger than that."""
+
+_ARRIVED = "; it came by RENAME or MOVE from outside the mapping, and is kept here alone"
+
 MAX_ENTRIES = 1000
 """How many of the refused entries it names, the latest."""
 
@@ -37,6 +42,7 @@ class DeadLetter:
         fence: the version of the state, which what MongoDB holds instead is given: nothing older may come after this.
         reason: what is wrong.
         document: JSON text of the refused document; empty when it is lost.
+        arrived: whether it came from outside the mapping by a RENAME or MOVE, and is gone there.
     """
 
     key: bytes
@@ -44,6 +50,7 @@ class DeadLetter:
     fence: int
     reason: str
     document: bytes
+    arrived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +137,30 @@ class DeadLetters:
         for some in batched(keys, AT_ONCE):
             async for letter in self._collection.find({"key": {"$in": some}} | self._mine):
                 key = keys[letter["key"]]
-                if letter["document"] == states[key][:MAX_BYTES] and letter["bytes"] == len(states[key]):
+                if letter["bytes"] == len(states[key]) and states[key].startswith(letter["document"]):
                     reasons[key] = str(letter["reason"])
         return reasons
+
+    async def latest_of(self, key: bytes) -> KeptLetter | None:
+        """The latest of a key, without its document."""
+        its = self._mine | {"key": letter_key(key)}
+        found = await self._collection.find_one(its, {"document": 0}, sort=[("at", -1)])
+        return None if found is None else KeptLetter.parse(found | {"document": b""})
+
+    async def refused_in(self, version: int, ids: Sequence[str]) -> dict[str, str]:
+        """Those of these documents that were refused in a batch, each with the reason.
+
+        Args:
+            version: the batch's.
+            ids: documents that it writes, deletes or refuses.
+        """
+        keys = {letter_key(self._mapping.key(document_id).encode()): document_id for document_id in ids}
+        refused = self._mine | {"fences": Int64(version)}
+        return {
+            keys[found["key"]]: str(found["reason"])
+            for some in batched(keys, AT_ONCE)
+            async for found in self._collection.find(refused | {"key": {"$in": some}}, {"key": 1, "reason": 1})
+        }
 
     async def refused_above(self, version: int) -> Sequence[Refusal]:
         """The latest refused entries of states with a higher version than this, each with the reason."""
@@ -174,13 +202,14 @@ def letter_key(key: bytes) -> str:
 def _keeping(letter: DeadLetter, mapping: Mapping, now: datetime) -> UpdateOne:
     """What keeps it; the same state again changes nothing."""
     newest = letter.entries[-1]
+    most, told = (MAX_ARRIVED_BYTES, _ARRIVED) if letter.arrived else (MAX_BYTES, "")
     content = {
         "mapping": mapping.prefix,
         "key": letter_key(letter.key),
         "version": Int64(letter.fence),
         "entries": [str(token) for token in letter.entries[-MAX_ENTRIES:]],
-        "reason": letter.reason,
-        "document": Binary(letter.document[:MAX_BYTES]),
+        "reason": letter.reason + told,
+        "document": Binary(letter.document[:most]),
         "bytes": len(letter.document),
         "at": now,
     }

@@ -36,6 +36,11 @@ class Tombstones:
         cursor = self._collection.find({"_id": {"$in": list(keys)}}, {"v": 1})
         return {keys[found["_id"]]: int(found["v"]) async for found in cursor}
 
+    async def last_delete(self, document_id: str) -> tuple[int, datetime] | None:
+        """The version at which a document was deleted last, and when; None if it never was."""
+        found = await self._collection.find_one({"_id": self._mapping.key(document_id)})
+        return None if found is None else (int(found["v"]), found["at"])
+
     async def bury(self, removed: Sequence[Remove]) -> None:
         """Remember that these documents are deleted."""
         now = datetime.now(UTC)

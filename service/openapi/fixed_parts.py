@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gears.contract.compare import Kind
 from gears.documents.ids import ID_MAX_BYTES, IdType
 from gears.in_mongo.reports.audit_report import AuditReport
 from service.auth.bearer_tokens import Scope
@@ -9,6 +10,7 @@ from service.documents.idempotency import KEPT_SECONDS
 from service.documents.resource.collection import DEFAULT_LIMIT, MAX_LIMIT
 from service.http import problems
 from service.http.prefer_header import MAX_WAIT
+from service.watch.key_status import MOST_SEARCHED
 from service.watch.readiness import OK
 from service.watch.state_metrics import WORKER_STATES
 from service.watch.sync import DEFAULT_AUDITS, MAX_AUDITS
@@ -137,6 +139,7 @@ def _or_null(kind: str, **more: Any) -> Json:
 
 
 _STRING: Json = {"type": "string"}
+_MOMENT: Json = {"type": "string", "format": "date-time"}
 _STRINGS: Json = {"type": "object", "additionalProperties": _STRING}
 
 _WORKER = _object(
@@ -231,6 +234,72 @@ SCHEMAS: Json = {
             "mappings": {
                 "type": "object",
                 "additionalProperties": {"enum": ["committed", "pending", "refused", "lost", "unknown"]},
+            },
+        }
+    ),
+    "Key": _object(
+        {
+            "mapping": _STRING,
+            "id": {"type": "string", "description": "As text."},
+            "key": _STRING,
+            "state": {
+                "enum": ["pending", *Kind, "absent", "unknown"],
+                "description": "`pending`: a write waits; otherwise how the two sides compare.",
+            },
+            "fields": {"type": "array", "items": _STRING, "description": "Names of fields that differ, some of them."},
+            "redis": _object(
+                {
+                    "holds": {"enum": ["document", "nothing", "another type"]},
+                    "bytes": _or_null("integer", description="Of the document as JSON text."),
+                    "expires_in": _or_null("number", description="Seconds; null if it has no time to live."),
+                    "deleted_by": _or_null("string", description="Id of its latest delete's entry, for a minute."),
+                }
+            ),
+            "pending": _object(
+                {
+                    "entries": {"type": "integer", "description": "Writes that wait, as far as they were searched."},
+                    "first": _or_null("string", description="The Sync-Token of the oldest."),
+                    "last": _or_null("string", description="The Sync-Token of the newest."),
+                    "set_aside": {"type": "boolean", "description": "Whether MongoDB doesn't take it now."},
+                    "complete": {
+                        "type": "boolean",
+                        "description": f"Whether all that waits was searched; the oldest {MOST_SEARCHED:,} are.",
+                    },
+                }
+            ),
+            "mongodb": {
+                "anyOf": [
+                    _object(
+                        {
+                            "version": _or_null("string", description="`<term>.<batch>`; null if not ours."),
+                            "bytes": {"type": "integer", "description": "Of the document as BSON."},
+                        }
+                    ),
+                    {"type": "null"},
+                ]
+            },
+            "deleted": {"anyOf": [_object({"version": _STRING, "at": _MOMENT}), {"type": "null"}]},
+            "last_commit": {
+                "anyOf": [
+                    _object({"version": _STRING, "at": {"anyOf": [_MOMENT, {"type": "null"}]}}),
+                    {"type": "null"},
+                ],
+                "description": "`at` is null where the log doesn't reach back so far.",
+            },
+            "dead_letter": {
+                "anyOf": [
+                    _object(
+                        {
+                            "id": _STRING,
+                            "at": _MOMENT,
+                            "reason": _STRING,
+                            "version": _STRING,
+                            "written_since": {"type": "boolean", "description": "Whether the key was committed since."},
+                        }
+                    ),
+                    {"type": "null"},
+                ],
+                "description": "The latest one of this key.",
             },
         }
     ),

@@ -38,7 +38,7 @@ _BODY = (
     problems.INVALID_DOCUMENT,
 )
 
-_READING = ("list", "read")
+_READING = ("list", "read", "key")
 
 _STRING: Json = {"type": "string"}
 
@@ -57,6 +57,7 @@ def paths_of_mapping(mapping: Mapping, model: Model | None) -> Json:
         f"/{mapping.prefix}": _collection(mapping, name, example),
         f"/{mapping.prefix}/_bulk": _bulk(mapping, example),
         f"/{mapping.prefix}/{{id}}": _item(mapping, name, example),
+        f"/sync/keys/{mapping.prefix}/{{id}}": _key(mapping),
     }
 
 
@@ -208,6 +209,19 @@ def _item(mapping: Mapping, name: str, example: Json | None) -> Json:
             },
             (*both, problems.CONTENDED, *_ID, *_WRITE),
             parameters=write,
+        ),
+    }
+
+
+def _key(mapping: Mapping) -> Json:
+    return {
+        "parameters": [id_parameter(mapping.id_type)],
+        "get": _operation(
+            mapping,
+            "key",
+            "Where a key stands in Redis, in MongoDB and in between",
+            {"200": answer("Where it stands; nothing of it is a value of a document.", ref("schemas", "Key"))},
+            (problems.NOT_FOUND, *_ID, problems.REDIS_UNAVAILABLE, problems.MONGO_UNAVAILABLE),
         ),
     }
 

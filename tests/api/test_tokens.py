@@ -52,6 +52,7 @@ def bearer(token: str) -> dict[str, str]:
         ("HEAD", "/notes/x", {READ, WRITE, OLD}),
         ("GET", "/notes", {READ, WRITE, OLD}),
         ("GET", "/sync/1-0", {READ, WRITE, OLD}),
+        ("GET", "/sync/keys/notes/x", {READ, WRITE, OLD}),
         ("OPTIONS", "/notes", {READ, WRITE, OLD}),
         ("PUT", "/notes/x", {WRITE}),
         ("PATCH", "/notes/x", {WRITE}),

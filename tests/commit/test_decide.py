@@ -174,6 +174,25 @@ def test_a_renamed_document_is_deleted_after_it_is_written(steps: str, expected:
     assert {new[6:].decode(): old[6:].decode() for new, old in found.items()} == expected
 
 
+@pytest.mark.parametrize(
+    ("steps", "arrived"),
+    [
+        ("1 rename_to", True),
+        ("1 move_to", True),
+        ("1 rename_to, 1 json.numincrby", True),
+        ("2 rename_to, 2 rename_from, 1 rename_to", True),
+        ("2 rename_from, 1 rename_to", False),
+        ("1 copy_to", False),
+        ("1 rename_to, 1 del, 1 json.set", False),
+        ("1 rename_to, 2 rename_from, 1 rename_to", False),
+    ],
+)
+def test_what_came_from_outside_the_mapping_is_known(steps: str, arrived: bool) -> None:
+    events = [step.split() for step in steps.split(", ")]
+    found = entries(*(entry(n, event, f"todos:{key}".encode()) for n, (key, event) in enumerate(events)))
+    assert found.arrived is arrived
+
+
 def test_versions_order_as_terms_do_and_in_a_term_as_batches() -> None:
     versions = [version_of(term, batch) for term in (0, 1, 2, MOST_TERMS) for batch in (0, 1, 2**40 - 1)]
     assert sorted(versions) == versions

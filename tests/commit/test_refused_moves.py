@@ -1,5 +1,6 @@
 """Documents that are renamed to what MongoDB can't hold: they go back to where they were, as they were then."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -153,6 +154,17 @@ async def test_what_was_deleted_after_the_move_stays_deleted(stack: KindStack, n
         await rename(stack, f"a{new_id}", TOO_LONG + new_id)
         await stack.redis_client.delete(f"notes:{TOO_LONG}{new_id}")
     await both_hold(stack, new_id)
+
+
+@pytest.mark.parametrize("prefix", ["todos", "unmapped"])
+async def test_what_came_from_outside_the_mapping_is_kept_whole(stack: KindStack, new_id: str, prefix: str) -> None:
+    document, target = {"text": "x" * 1_500_000}, f"notes:{TOO_LONG}{new_id}"
+    await stack.set(new_id, document, prefix)
+    await stack.redis_client.rename(f"{prefix}:{new_id}", target)
+    await both_hold(stack, new_id)
+    [letter] = await stack.mongo_client.test.sync_dead_letters.find({"key": target}).to_list()
+    assert json.loads(letter["document"]) == document
+    assert letter["reason"].endswith("from outside the mapping, and is kept here alone")
 
 
 @pytest.mark.parametrize("point", ["moved back", "dead letters kept", "refusals recorded", "fenced off", "rolled back"])

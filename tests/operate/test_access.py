@@ -104,6 +104,7 @@ async def test_each_can_do_its_work(guarded: Guarded, new_id: str) -> None:
     tag = (await api.patch(path, json={"n": 2})).headers["ETag"]
     token = (await api.put(path, json={"n": 3}, headers={"If-Match": tag})).headers["Sync-Token"]
     assert (await api.get(f"/sync/{token}")).json()["committed"] is True
+    assert (await api.get(f"/sync/keys{path}")).json()["state"] == "equal"
     assert (await api.get("/notes")).json()["items"] == [{"id": new_id, "n": 3}]
     key = {"Idempotency-Key": new_id}
     made, again = [await api.post("/todos", json={"name": "once"}, headers=key) for _ in range(2)]

@@ -239,4 +239,5 @@ async def _roll_back(
 
 def _dead_letter(refusal: Refusal, version: int) -> DeadLetter:
     entries = refusal.entries
-    return DeadLetter(entries.key, entries.tokens, version, refusal.reason, refusal.seen or b"")
+    seen, arrived = refusal.seen or b"", entries.arrived and refusal.seen is not None
+    return DeadLetter(entries.key, entries.tokens, version, refusal.reason, seen, arrived)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from gears.contract.changes import Change, Remove, Upsert
-from gears.contract.entries import BACKFILL, DELETE_EVENTS, EXPIRE, FILL, RENAMED_FROM, RENAMED_TO, Entry
+from gears.contract.entries import ARRIVALS, BACKFILL, DELETE_EVENTS, EXPIRE, FILL, RENAMED_FROM, RENAMED_TO, Entry
 from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import encode
 from gears.contract.write_tokens import Token
@@ -40,6 +40,7 @@ class KeyEntries:
         filled_from: when the newest is a fill, the version that Redis was given.
         names: keys that its document was renamed from, the latest first.
         home: which of them had it when it was written last.
+        arrived: whether its document came from outside the mapping, where it is gone.
         document: JSON text of its document after the newest write, where it has a time to live.
     """
 
@@ -50,6 +51,7 @@ class KeyEntries:
     filled_from: int | None = None
     names: tuple[bytes, ...] = ()
     home: bytes | None = None
+    arrived: bool = False
     document: bytes | None = None
 
 
@@ -101,6 +103,8 @@ def _follow(found: KeyEntries, event: str, source: KeyEntries | None) -> None:
     """
     if event == RENAMED_FROM:
         return
+    if event in DELETE_EVENTS | ARRIVALS:
+        found.arrived = event in ARRIVALS and (source is None or source.arrived)
     if event != RENAMED_TO or source is None:
         found.home = None
         if event in DELETE_EVENTS | {RENAMED_TO} or found.last_event in DELETE_EVENTS:
