@@ -366,7 +366,7 @@ Apply(o) ==
   /\ UNCHANGED <<Redis, Memory, C, F, S, used>>
 
 ----------------------------------------------------------------------------------
-\* A sweep: compares; gears/contract/compare.py, worker/audit/prove_drift.py
+\* A sweep: compares; gears/progress/compare.py, worker/audit/prove_drift.py
 SweepLook(k) ==
   /\ S.pc = "idle" /\ used.sweeps < MaxSweeps /\ ~Waits(R, k)
   /\ R.doc[k].s = "doc" /\ ~(Alive(k) /\ M.doc[k].w = R.doc[k].w)

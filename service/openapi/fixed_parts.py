@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gears.contract.compare import Kind
 from gears.documents.ids import ID_MAX_BYTES, IdType
 from gears.in_mongo.reports.audit_report import AuditReport
+from gears.progress.compare import Kind
 from service.auth.bearer_tokens import Scope
 from service.documents.idempotency import KEPT_SECONDS
 from service.documents.resource.collection import DEFAULT_LIMIT, MAX_LIMIT

@@ -11,7 +11,6 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gears.contract.compare import Kind, Other, RedisState, Verdict, compared
 from gears.contract.entries import EXPIRE, FILL, decode_entry
 from gears.contract.mongo_form import Stored
 from gears.contract.redis_names import Names
@@ -24,6 +23,7 @@ from gears.in_mongo.errors.describe import describe
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis
 from gears.in_redis.scripts import script_text
+from gears.progress.compare import Kind, Other, RedisState, Verdict, compared
 from service.http.paths import id_of
 from service.http.problems import MONGO_UNAVAILABLE, NOT_FOUND, Problem
 

@@ -7,11 +7,11 @@ import bson
 import pytest
 from bson import Decimal128, Int64, ObjectId
 
-from gears.contract.compare import Kind, Other, RedisState, Verdict, compare, is_equal
 from gears.contract.mapping import parse_mappings
 from gears.contract.mongo_form import Stored, read_stored
 from gears.contract.version import foreign, highest
 from gears.in_mongo.batch_log import Head
+from gears.progress.compare import Kind, Other, RedisState, Verdict, compare, is_equal
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]
 HEAD = Head(term=3, late=((60, 70), (80, 90)))

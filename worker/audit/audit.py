@@ -11,13 +11,13 @@ from typing import Any
 
 import anyio
 
-from gears.contract.compare import DRIFT, look_equal
 from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import Stored
 from gears.engines import Engine
 from gears.in_mongo.reports.audit_report import AuditReport
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
+from gears.progress.compare import DRIFT, look_equal
 from worker.audit.delete_cold import Cold, delete_cold
 from worker.audit.prove_drift import Proof, Prover, with_ids
 from worker.audit.repair import DIFFERS, repair

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gears.contract.compare import Kind
 from gears.engines import Engine
 from gears.in_mongo.batch_log import Acked
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.backlog import last_entry
+from gears.progress.compare import Kind
 from worker.audit.prove_drift import Proof, Prover
 from worker.audit.repair import delete_absent
 from worker.audit.wait_until_committed import wait_committed

@@ -12,7 +12,6 @@ from typing import Any
 import anyio
 from redis.exceptions import ResponseError
 
-from gears.contract.compare import Kind, Other, RedisState, Verdict, compared
 from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import Stored
 from gears.contract.redis_names import Names, life_in
@@ -22,6 +21,7 @@ from gears.errors import Refused
 from gears.in_mongo.batch_log import Acked, Head
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
+from gears.progress.compare import Kind, Other, RedisState, Verdict, compared
 from gears.progress.set_aside_entries import read_aside
 from worker.audit.wait_until_committed import wait_committed
 from worker.readable import JSON_TYPE

@@ -10,7 +10,6 @@ from functools import partial
 import anyio
 import structlog
 
-from gears.contract.compare import DRIFT, Kind, Other
 from gears.contract.entries import BACKFILL
 from gears.contract.mongo_form import text_of
 from gears.contract.version import version_of
@@ -18,6 +17,7 @@ from gears.engines import Absent, Engine
 from gears.errors import ForeignKey, PreconditionFailed, RedisRefused, Unchecked
 from gears.in_mongo.store import Store
 from gears.process.failpoint import reached
+from gears.progress.compare import DRIFT, Kind, Other
 from worker.audit.prove_drift import Proof, Prover
 
 log = structlog.get_logger()

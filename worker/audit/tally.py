@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
 
-from gears.contract.compare import Kind
 from gears.contract.version import shown
 from gears.in_mongo.reports.audit_report import MAX_EXAMPLES, AuditReport, Example
+from gears.progress.compare import Kind
 from worker.audit.prove_drift import Proof
 
 _REMEMBERED = 100_000

@@ -11,12 +11,12 @@ from typing import Any
 import anyio
 import structlog
 
-from gears.contract.compare import look_equal
 from gears.contract.entries import BACKFILL
 from gears.engines import Engine
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
+from gears.progress.compare import look_equal
 from worker.audit.prove_drift import with_ids
 from worker.readable import readable
 

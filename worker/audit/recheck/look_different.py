@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gears.contract.compare import look_equal
 from gears.contract.mapping import Mapping
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
+from gears.progress.compare import look_equal
 from worker.audit.prove_drift import with_ids
 from worker.readable import readable
 

@@ -13,13 +13,13 @@ import structlog
 from redis.exceptions import ResponseError
 
 from gears.cli.exception_groups import reasons
-from gears.contract.compare import DRIFT, Kind
 from gears.contract.entries import EVENTS
 from gears.engines import Engine
 from gears.errors import ConfigError
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
+from gears.progress.compare import DRIFT, Kind
 from worker.audit.prove_drift import Prover
 from worker.audit.recheck.changed_keys import WINDOW, ChangedKeys, EventCount, Overloaded
 from worker.audit.recheck.keyspace_events import KeyspaceEvents
