@@ -31,8 +31,10 @@ from service.http.writes_in_flight import Admission
 from service.models import load_models
 from service.openapi.openapi import openapi
 from service.openapi.pages import docs_routes
+from service.page.page import Page
 from service.watch.gather_state import Inspector
 from service.watch.key_status import KeyStatus
+from service.watch.latest_writes import Latest
 from service.watch.metrics import Measured, Metrics
 from service.watch.outages import watch
 from service.watch.probes import Probes
@@ -45,7 +47,7 @@ def create_app(settings: Settings) -> Starlette:
     """The API for these settings.
 
     It starts whether Redis and MongoDB are there or not, and is ready as soon as they are. Its `state.stop()` makes
-    writes that wait come to an end soon.
+    writes that wait, and who looks at the page, come to an end soon.
 
     Raises:
         ConfigError: a setting can't be used.
@@ -66,6 +68,8 @@ def create_app(settings: Settings) -> Starlette:
     probes = Probes(inspector, metrics, backlog_limit=settings.backlog_limit)
     sync = Sync(redis, stores, inspector)
     key_status = KeyStatus(redis, stores)
+    latest = Latest()
+    page = Page(inspector, stores.values(), latest, models, backlog_limit=settings.backlog_limit)
     resources: list[Route] = []
     for mapping in settings.mappings:
         store = stores[mapping.prefix]
@@ -80,6 +84,7 @@ def create_app(settings: Settings) -> Starlette:
                 tasks.start_soon(keys.run)
                 tasks.start_soon(_keep_up, "following the watermark", watermarks.run)
                 tasks.start_soon(_keep_up, "watching the servers", partial(watch, redis, mongo))
+                tasks.start_soon(_keep_up, "sampling for the page", page.run)
                 yield
                 tasks.cancel_scope.cancel()
         finally:
@@ -100,7 +105,7 @@ def create_app(settings: Settings) -> Starlette:
             *docs_routes(openapi(settings.mappings, models, secured=tokens is not None)),
         ],
         middleware=[
-            Middleware(Measured, metrics),
+            Middleware(Measured, metrics, latest),
             *allowed,
             Middleware(Guard),
             *([] if tokens is None else [Middleware(Authorize, tokens)]),
@@ -109,7 +114,12 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.stop = confirmations.stop
+
+    def stop() -> None:
+        confirmations.stop()
+        page.stop()
+
+    app.state.stop = stop
     return app
 
 

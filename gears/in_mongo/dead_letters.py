@@ -141,6 +141,11 @@ class DeadLetters:
                     reasons[key] = str(letter["reason"])
         return reasons
 
+    async def latest(self, limit: int) -> list[KeptLetter]:
+        """So many, the newest first, without their documents."""
+        found = self._collection.find(self._mine, {"document": 0}).sort("at", -1).limit(limit)
+        return [KeptLetter.parse(each | {"document": b""}) for each in await found.to_list(limit)]
+
     async def latest_of(self, key: bytes) -> KeptLetter | None:
         """The latest of a key, without its document."""
         its = self._mine | {"key": letter_key(key)}

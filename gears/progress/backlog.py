@@ -55,6 +55,7 @@ class Backlog:
         oldest: id of the oldest uncommitted entry; None without a backlog.
         lag: age of the oldest uncommitted entry in seconds by Redis's clock; 0 without a backlog.
         worker: the committer's own words; None when no committer is at work, or none since Redis was restarted.
+        added: entries ever added; None where Redis doesn't count them, before 7.0.
     """
 
     last_entry: EntryId
@@ -63,23 +64,29 @@ class Backlog:
     oldest: EntryId | None
     lag: float
     worker: WorkerState | None
+    added: int | None = None
 
 
 async def last_entry(redis: Redis, names: Names) -> EntryId:
     """Id of the newest entry ever added to the stream, also when it has been trimmed since."""
+    return (await _ever_added(redis, names))[0]
+
+
+async def _ever_added(redis: Redis, names: Names) -> tuple[EntryId, int | None]:
+    """That id, and how many entries were added in all, where Redis counts them."""
     try:
         info = await redis.xinfo_stream(names.stream)
     except ResponseError as error:
         if "no such key" in str(error):
-            return ZERO
+            return ZERO, 0
         raise
-    return EntryId.parse(info["last-generated-id"])
+    return EntryId.parse(info["last-generated-id"]), info.get("entries-added")
 
 
 async def read_backlog(redis: Redis, mapping: Mapping) -> Backlog:
     """Read where the mapping's sync stream stands."""
     names = Names(mapping.prefix)
-    newest = await last_entry(redis, names)
+    newest, added = await _ever_added(redis, names)
     acked, entries, first, (seconds, microseconds), worker, info = await read_at_once(
         redis,
         ("GET", names.acked),
@@ -98,6 +105,7 @@ async def read_backlog(redis: Redis, mapping: Mapping) -> Backlog:
         oldest=oldest,
         lag=round(lag, 3),
         worker=_worker_state(dict(zip(worker[::2], worker[1::2], strict=True)), run_of(info)),
+        added=added,
     )
 
 

@@ -4,6 +4,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.auth.bearer_tokens import Scope as TokenScope
 from service.auth.bearer_tokens import Tokens
+from service.http.page_paths import EVENTS, FOLDER, FREEZE, PAGE
 from service.http.paths import FILES
 from service.http.problems import FORBIDDEN, UNAUTHORIZED, Problem
 
@@ -27,8 +28,10 @@ def needed_scope(method: str, path: str) -> TokenScope | None:
     """
     if path in OPEN:
         return None
-    if path in ("/sync", "/sync/audits", "/metrics"):
+    if path in ("/sync", "/sync/audits", "/metrics", EVENTS, FREEZE):
         return TokenScope.ADMIN
+    if path == PAGE or path.startswith(FOLDER):
+        return None
     return TokenScope.READ if method in ("GET", "HEAD", "OPTIONS") else TokenScope.WRITE
 
 

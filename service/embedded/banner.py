@@ -25,6 +25,7 @@ def banner(setup: Setup, mapping: Mapping, *, tokens: bool) -> str:
             "",
             "Writethrough is ready. Ctrl-C stops everything.",
             "",
+            f"  Page     {setup.api_url}/",
             f"  API      {setup.api_url}/docs",
             f"  Redis    {setup.redis_url}",
             f"  MongoDB  {setup.mongo_uri}",

@@ -1,7 +1,9 @@
 """`python -m service --embedded`: everything that a first try needs, from wheels, under one Ctrl-C."""
 
+import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from service.embedded.console import complain, say
 from service.embedded.folder import locked
 from service.embedded.ports import check_ports
 from service.embedded.ports_and_folder import Setup
+from service.page.freeze_signal import FREEZE_SECONDS, FREEZE_SIGNAL, LAUNCHER
 
 STOP_ORDER = ("api", "worker", "redis", "mongo")
 _READY_WITHIN = 10.0
@@ -29,7 +32,8 @@ _READY_WITHIN = 10.0
 
 def worker_and_api(setup: Setup) -> Sequence[Child]:
     """The project's own two processes."""
-    return servers.worker(setup), servers.api(setup)
+    api = servers.api(setup)
+    return servers.worker(setup), replace(api, environment={**api.environment, LAUNCHER: str(os.getpid())})
 
 
 async def run_embedded(
@@ -84,7 +88,9 @@ async def _run(setup: Setup, own: Callable[[Setup], Sequence[Child]]) -> None:
         say(f"Starting Redis, MongoDB, the worker and the API, with the data in {setup.data} ...")
         children = (servers.redis(wheels, setup), servers.mongo(setup), *own(setup))
         supervisor = Supervisor(children, stop_order=STOP_ORDER, inherited=lock)
-        await supervisor.run(partial(_greet, setup, settings.mappings[0], tokens=tokens))
+        with anyio.open_signal_receiver(FREEZE_SIGNAL) as requests:  # unheard, the first one would end this process
+            greet = partial(_greet, setup, settings.mappings[0], tokens=tokens)
+            await supervisor.run(partial(_greet_and_serve, greet, requests, supervisor))
 
 
 async def _cancel_on(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
@@ -99,6 +105,16 @@ def _stop_signals() -> list[signal.Signals]:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup, and meant to stay so
         wanted.append(signal.SIGHUP)
     return wanted
+
+
+async def _greet_and_serve(
+    greet: Callable[[], Awaitable[None]], requests: AsyncIterator[signal.Signals], supervisor: Supervisor
+) -> None:
+    """Say what there is, then freeze MongoDB for a moment whenever the API asks for it."""
+    await greet()
+    async for _ in requests:
+        say(f"MongoDB is frozen for {FREEZE_SECONDS:g} s, as the page asked.")
+        await supervisor.freeze("mongo", FREEZE_SECONDS)
 
 
 async def _greet(setup: Setup, mapping: Mapping, *, tokens: bool) -> None:

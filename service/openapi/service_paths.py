@@ -52,5 +52,6 @@ def paths_of_service() -> Json:
         ),
         "/metrics": get("metrics", "Metrics for Prometheus", other("text/plain")),
         "/openapi.json": get("openapi", "This document", {"200": answer("It.", {"type": "object"})}),
+        "/": get("page", "The live page", other("text/html")),
         "/docs": get("docs", "This document, to be read", other("text/html")),
     }

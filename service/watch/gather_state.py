@@ -80,11 +80,12 @@ class Inspector:
         self._stores = stores
         self._engines = engines
 
-    async def inspect(self, *, thorough: bool) -> Inspection:
+    async def inspect(self, *, thorough: bool, capture: bool = True) -> Inspection:
         """Ask everything; takes little more than `DEADLINE`, whatever is away.
 
         Args:
             thorough: also ask what readiness doesn't depend on: the reconciler, dead letters, the collection, warnings.
+            capture: also ask the recipes.
         """
         inspection = Inspection([MappingState(store.mapping) for store in self._stores.values()])
         async with anyio.create_task_group() as tasks:
@@ -93,11 +94,13 @@ class Inspector:
             if thorough:
                 tasks.start_soon(_ask, "warnings", {}, lambda: self._warn(inspection))
             for state in inspection.mappings:
-                self._inspect_mapping(state, tasks.start_soon, thorough=thorough)
+                self._inspect_mapping(state, tasks.start_soon, thorough=thorough, capture=capture)
         return inspection
 
-    def _inspect_mapping(self, state: MappingState, start: Callable[..., object], *, thorough: bool) -> None:
-        async def capture() -> None:
+    def _inspect_mapping(
+        self, state: MappingState, start: Callable[..., object], *, thorough: bool, capture: bool
+    ) -> None:
+        async def recipe() -> None:
             engine = await self._engines.get(state.mapping.prefix)
             state.engine = engine.name
             state.capture = await engine.status()
@@ -124,7 +127,8 @@ class Inspector:
             with within(DEADLINE):
                 state.collection = await self._stores[state.mapping.prefix].set_up.look()
 
-        start(_ask, "capture", state.errors, capture)
+        if capture:
+            start(_ask, "capture", state.errors, recipe)
         start(_ask, "backlog", state.errors, backlog)
         if thorough:
             start(_ask, "dead_letters", state.errors, dead_letters)

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.problems import ANSWERED, TYPES
 from service.watch.gather_state import Inspection
+from service.watch.latest_writes import WRITES, Headers, Latest
 from service.watch.state_metrics import metrics_of
 
 _CLIENT_GONE = 499
@@ -84,11 +85,12 @@ class Metrics:
 
 
 class Measured:
-    """ASGI middleware that counts and times requests by the template of their route."""
+    """ASGI middleware that counts and times requests by the template of their route, and notes writes for the page."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, latest: Latest) -> None:
         self._app = app
         self._metrics = metrics
+        self._latest = latest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,11 +98,12 @@ class Measured:
             return
         started = perf_counter()
         status = _CLIENT_GONE
+        headers: Headers = ()
 
         async def observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, headers
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, headers = message["status"], message["headers"]
             await send(message)
 
         try:
@@ -108,7 +111,10 @@ class Measured:
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             problem = scope.get(ANSWERED) if status != _CLIENT_GONE else None
-            self._metrics.request(scope["method"], route, status, perf_counter() - started, problem)
+            method, seconds = scope["method"], perf_counter() - started
+            self._metrics.request(method, route, status, seconds, problem)
+            if self._latest.watched and method in WRITES:
+                self._latest.note(method, scope["path"], status, seconds, headers)
 
 
 class _Families(Collector):

@@ -171,7 +171,9 @@ async def test_a_document_too_large_for_mongodb_is_refused_before_it_is_written(
 @pytest.mark.parametrize(
     ("method", "path", "expected"),
     [
-        ("GET", "/", (404, "not-found")),
+        ("POST", "/", (405, "method-not-allowed")),
+        ("GET", "/-", (404, "not-found")),
+        ("GET", "/-/", (404, "not-found")),
         ("GET", "/nothing", (404, "not-found")),
         ("GET", "/nothing/here", (404, "not-found")),
         ("GET", "/todos%2Fx", (404, "not-found")),

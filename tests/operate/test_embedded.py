@@ -21,9 +21,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from service.embedded import server_commands
+from service.embedded.children.child import Child
 from service.embedded.children.supervisor import Supervisor
 from service.embedded.launcher import run_embedded
 from service.embedded.ports_and_folder import LOOPBACK, Setup
+from service.page.freeze_signal import FREEZE_SECONDS
 from tests.support.stack import eventually, free_port
 
 STOPS_WITHIN = 5.0
@@ -322,3 +324,42 @@ async def test_a_server_that_hangs_is_ended_and_started_again(
             await eventually(runs_again, within=60, pause=0.2)
             tasks.cancel_scope.cancel()
     assert "redis has not answered for 2 s; ending it." in capsys.readouterr().err
+
+
+def _is_stopped(pid: int) -> bool:
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["T"]
+
+
+async def test_the_page_freezes_mongodb_and_that_keeps_nothing_from_stopping(launcher: Launcher) -> None:
+    await launcher.start()
+    (mongo,) = launcher.pids("secantus")
+    begun, again = [await launcher.api("POST", "/-/freeze") for _ in range(2)]
+    assert (begun.status_code, begun.json()["seconds"], again.status_code) == (202, FREEZE_SECONDS, 202)
+    assert again.json()["seconds"] < FREEZE_SECONDS
+
+    async def is_stopped() -> bool:
+        return _is_stopped(mongo)
+
+    await eventually(is_stopped)
+    assert (await launcher.api("PUT", "/todos/1", json=TODO, headers={"Prefer": "respond-async"})).status_code == 202
+    assert await launcher.stop() == 0
+    assert not launcher.pids()
+    assert "unexpectedly" not in launcher.output
+
+
+async def test_what_is_frozen_goes_on_after_a_moment_and_when_that_is_broken_off(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        child = Child(name="sleeper", command=("sleep", "60"))
+        supervisor = Supervisor([child], stop_order=["sleeper"], inherited=lock.fileno())
+
+        async def ready() -> None:
+            pid = supervisor._running["sleeper"].pid
+            await supervisor.freeze("sleeper", 0.1)
+            assert not _is_stopped(pid)
+            with anyio.move_on_after(0.1):
+                await supervisor.freeze("sleeper", 60)
+            assert not _is_stopped(pid)
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.run, ready)

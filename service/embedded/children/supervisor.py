@@ -1,6 +1,8 @@
 """Keep processes running: start them in order, start again what dies or hangs, stop all of them in time."""
 
+import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import anyio
 from anyio import TASK_STATUS_IGNORED, CancelScope
@@ -47,7 +49,7 @@ class Supervisor:
         self._running: dict[str, Process] = {}
 
     async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
-        """Start everything, await `on_ready`, keep it running until cancelled, stop everything.
+        """Start everything, run `on_ready`, keep it running until cancelled, stop everything.
 
         Must run in the main thread: the children die with the thread that started them.
 
@@ -70,6 +72,17 @@ class Supervisor:
                 await self._stop()
         if failure is not None:
             raise failure
+
+    async def freeze(self, name: str, seconds: float) -> None:
+        """Stop a process for so many seconds, as if its machine hung; whatever ends the wait, it goes on."""
+        process = self._running[name]
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGSTOP)
+        try:
+            await anyio.sleep(seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
 
     async def _keep(self, child: Child, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         process = await self._start(child)

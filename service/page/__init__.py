@@ -1,0 +1,1 @@
+"""The live page at `/`: what `/sync` tells, as it happens, for people."""
