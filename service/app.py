@@ -95,6 +95,7 @@ def create_app(settings: Settings) -> Starlette:
     app = Starlette(
         routes=[
             *resources,  # first: most requests
+            *page.routes(),
             Route("/healthz", Methods({"GET": probes.health})),
             Route("/readyz", Methods({"GET": probes.ready})),
             Route("/metrics", Methods({"GET": probes.metrics})),
