@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_json
 
 from gears.contract.mapping import Mapping
-from gears.documents.ids import ID_MAX_BYTES
+from gears.documents.id_types import ID_MAX_BYTES
 from gears.documents.json_bson import special
 from gears.errors import ConfigError
 

@@ -80,10 +80,10 @@ AsMongo(k) == [k |-> k, w |-> IF Alive(k) THEN M.doc[k].w ELSE 0, s |-> IF Alive
 State(found) == [w |-> found.w, s |-> found.s]
 
 Newest == IF M.log = {} THEN NoB ELSE CHOOSE b \in M.log : \A other \in M.log : ~Less(b.v, other.v)
-\* The newest entry that was there when what has this version was read; GiveBack._is_newer
+\* The newest entry that was there when what has this version was read; NewerWrites._is_newer
 At(v, otherwise) == LET s == {b \in M.log : ~Less(b.v, v)} IN
                     IF s = {} THEN otherwise ELSE (CHOOSE b \in s : \A other \in s : ~Less(other.v, b.v)).newest
-\* GiveBackStore.has_come
+\* Store.has_come
 HasCome(b) == \A k \in b.ids : (M.doc[k].p /\ ~Less(M.doc[k].v, b.v)) \/ ~Less(M.tomb[k].v, b.v)
 \* Head.is_news
 IsNews(v) == \E pair \in M.late : Less(pair[1], v) /\ Less(v, pair[2])
@@ -200,13 +200,13 @@ KeepLate(c) ==
      ELSE C' = [C EXCEPT ![c] = Idle] /\ UNCHANGED M
   /\ UNCHANGED <<Redis, Memory, ops, F, S, used, G>>
 
-\* GiveBackStore.above
+\* Store.above
 GiveBackRead(c, k) ==
   /\ C[c].pc = "giveback" /\ k \in C[c].todo /\ C[c].found = NoFound
   /\ C' = IF Less(C[c].above, EffV(k)) THEN [C EXCEPT ![c].found = AsMongo(k)] ELSE [C EXCEPT ![c].todo = @ \ {k}]
   /\ UNCHANGED <<Redis, Memory, M, ops, F, S, used, G>>
 
-\* The recipes' restore, and then GiveBackStore.set_versions
+\* The recipes' restore, and then Store.set_versions
 GiveBack(c) ==
   /\ C[c].pc = "giveback" /\ C[c].found # NoFound
   /\ LET found == C[c].found

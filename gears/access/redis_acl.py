@@ -42,7 +42,7 @@ _COMMANDS[Role.WORKER] = (
     *_COMMANDS[Role.SERVICE],
     *("json.mget", "json.debug", "scan", "dbsize", "xread", "xtrim", "publish", "psubscribe", "punsubscribe"),
     *("xrevrange", "expire", "pexpire", "pttl", "hset", "hdel", "zadd", "zremrangebyrank", "getdel"),
-    *("copy", "config|get", "watch", "unwatch", "client|no-touch"),
+    *("copy", "config|get", "watch", "unwatch", "client|no-touch", "touch"),
 )
 
 _OF_ENGINE = {

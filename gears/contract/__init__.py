@@ -1,1 +1,1 @@
-"""What Redis, the worker and the service agree on: mappings, keys, entries, tokens, versions, errors."""
+"""What Redis, the worker and the service agree on: mappings, keys, entries, tokens, versions, documents."""

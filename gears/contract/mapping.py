@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
-from gears.documents.ids import ID_TYPES, IdType
+from gears.documents.id_types import ID_TYPES, IdType
 from gears.errors import ConfigError, Refused
 
 _PREFIX = re.compile(r":?[A-Za-z0-9_][A-Za-z0-9_.:-]*")

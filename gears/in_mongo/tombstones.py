@@ -11,6 +11,7 @@ from pymongo import UpdateOne
 from gears.contract.changes import Remove
 from gears.contract.mapping import Mapping
 from gears.in_mongo.client import Document
+from gears.in_mongo.documents import AT_ONCE, batched
 
 TOMBSTONE_DAYS = 30
 """How long deletes are remembered; Redis restored from an older snapshot than that may bring them back."""
@@ -31,10 +32,11 @@ class Tombstones:
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The versions at which those of these documents that were ever deleted were deleted last."""
         keys = {self._mapping.key(document_id): document_id for document_id in ids}
-        if not keys:
-            return {}
-        cursor = self._collection.find({"_id": {"$in": list(keys)}}, {"v": 1})
-        return {keys[found["_id"]]: int(found["v"]) async for found in cursor}
+        return {
+            keys[found["_id"]]: int(found["v"])
+            for some in batched(keys, AT_ONCE)
+            async for found in self._collection.find({"_id": {"$in": some}}, {"v": 1})
+        }
 
     async def last_delete(self, document_id: str) -> tuple[int, datetime] | None:
         """The version at which a document was deleted last, and when; None if it never was."""

@@ -1,1 +1,1 @@
-"""What every process needs: settings, logs, signals, memory."""
+"""What every process needs: settings, logs, failpoints, memory."""

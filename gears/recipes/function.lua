@@ -102,7 +102,7 @@ local function written_since(key, since)
     return false
 end
 
--- Whether a write to the key waits that MongoDB doesn't take now, as gears/progress/set_aside_entries.py keeps it.
+-- Whether a write to the key waits that MongoDB doesn't take now: it is set aside.
 local function is_aside(key)
     for _, what in ipairs(redis.call('HGETALL', config.aside)) do
         if string.match(what, '^%S+ (.*)$') == key then return true end

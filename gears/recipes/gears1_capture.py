@@ -58,7 +58,7 @@ def waits(key):
 
 
 def is_aside(key):
-    """Whether a write to the key waits that MongoDB doesn't take now: gears/progress/set_aside_entries.py."""
+    """Whether a write to the key waits that MongoDB doesn't take now: it is set aside."""
     return any(what.partition(" ")[2] == key for what in execute("HGETALL", CONFIG["aside"]))
 
 

@@ -81,7 +81,7 @@ function keepDocument(client, key) {
     if (Number(client.call('PTTL', key)) >= 0) add(client, key, 'expire', 'd', current(client, key));
 }
 
-// Whether a write to the key waits that MongoDB doesn't take now, as gears/progress/set_aside_entries.py keeps it.
+// Whether a write to the key waits that MongoDB doesn't take now: it is set aside.
 function isAside(client, key) {
     return Object.values(client.call('HGETALL', config.aside)).map(String).some(
         (what) => what.substring(what.indexOf(' ') + 1) === key);

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gears.documents.ids import ID_MAX_BYTES, IdType
+from gears.documents.id_types import ID_MAX_BYTES, IdType
 from gears.in_mongo.reports.audit_report import AuditReport
 from gears.progress.compare import Kind
 from service.auth.bearer_tokens import Scope

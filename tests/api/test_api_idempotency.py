@@ -7,7 +7,7 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from gears.documents.ids import ID_TYPES
+from gears.documents.id_types import ID_TYPES
 from gears.errors import Refused
 from service.documents.idempotency import KEPT_SECONDS, idempotency_key
 from service.http.problems import Problem

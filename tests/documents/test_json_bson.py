@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import encode, read_stored, stored_text
-from gears.documents.ids import ID_TYPES
+from gears.documents.id_types import ID_TYPES
 from gears.documents.json_bson import Value, document_bson, element, same, special, value_bson, value_text
 from gears.documents.validate import parse_object
 from gears.errors import Refused

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,18 +38,20 @@ def can_fork(command: Sequence[str]) -> bool:
 class Forked:
     """A forked process, with what is used of `subprocess.Popen`."""
 
-    def __init__(self, forks: "Forks", pid: int) -> None:
+    def __init__(self, forks: "Forks", number: int, pid: int) -> None:
         self.pid = pid
         self._forks = forks
+        self._number = number
 
     def poll(self) -> int | None:
         """What it ended with, negative for a signal; None while it runs."""
-        return self._forks.ended(self.pid)
+        return self._forks.ended(self._number)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
 
 class Forks:
@@ -63,39 +66,32 @@ class Forks:
                 pass_fds=(other.fileno(),),
             )
         self._received = b""
+        self._asked = 0
+        self._pids: dict[int, int] = {}
         self._ended: dict[int, int] = {}
 
     def fork(self, command: Sequence[str], env: dict[str, str], log: Path) -> Forked:
         """Run `python -P -m PACKAGE ARGUMENT...` with this environment; its output is appended to a file."""
-        self._socket.sendall(json.dumps([command[3], command[4:], env, str(log)]).encode() + b"\n")
-        while (pid := self._next(wait=True)) is None:
-            pass
-        self._ended.pop(pid, None)
-        return Forked(self, pid)
+        self._asked = number = self._asked + 1
+        self._socket.sendall(json.dumps([number, command[3], command[4:], env, str(log)]).encode() + b"\n")
+        while number not in self._pids:
+            self._hear()
+        return Forked(self, number, self._pids.pop(number))
 
-    def ended(self, pid: int) -> int | None:
+    def ended(self, number: int) -> int | None:
         """What this one ended with; None while it runs."""
         while select.select([self._socket], [], [], 0)[0]:
-            self._next(wait=False)
-        return self._ended.get(pid)
+            self._hear()
+        return self._ended.get(number)
 
-    def _next(self, *, wait: bool) -> int | None:
-        """What is said next: the id of a new process, or None for the end of one, which is noted."""
-        while b"\n" not in self._received:
-            received = self._socket.recv(65536)
-            assert received, "the process that forks has ended"
-            self._received += received
-            if not wait:
-                break
-        pid: int | None = None
-        while pid is None and b"\n" in self._received:
-            line, _, self._received = self._received.partition(b"\n")
-            said = json.loads(line)
-            if len(said) == 2:
-                self._ended[said[0]] = said[1]
-            else:
-                [pid] = said
-        return pid
+    def _hear(self) -> None:
+        """Wait for something to be said, and note all that is."""
+        received = self._socket.recv(65536)
+        assert received, "the process that forks has ended"
+        *lines, self._received = (self._received + received).split(b"\n")
+        for line in lines:
+            what, number, value = json.loads(line)
+            (self._pids if what == "pid" else self._ended)[number] = value
 
 
 @cache
@@ -111,28 +107,34 @@ def _serve(asked: socket.socket) -> None:
         end.setblocking(False)
     signal.set_wakeup_fd(waker.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    parent, lines = os.getpid(), asked.makefile("r")
+    parent, running, requests = os.getpid(), dict[int, int](), b""
     gc.freeze()
     while True:
         ready, _, _ = select.select([asked, woken], [], [])
         if woken in ready:
             woken.recv(4096)
-            _say_what_ended(asked)
+            _say_what_ended(asked, running)
         if asked in ready:
-            line = lines.readline()
-            if not line:
-                return
-            module, arguments, env, log = json.loads(line)
-            if pid := os.fork():
-                asked.sendall(json.dumps([pid]).encode() + b"\n")
-                continue
-            for end in (woken, waker, asked):
-                end.detach()
-            _become(parent, module, arguments, env, log)
-            return
+            received = asked.recv(65536)
+            if not received:
+                return None
+            *lines, requests = (requests + received).split(b"\n")
+            for line in lines:
+                number, module, arguments, env, log = json.loads(line)
+                pid = os.fork()
+                if pid == 0:
+                    for end in (woken, waker, asked):
+                        end.close()
+                    return _become(parent, module, arguments, env, log)
+                running[pid] = number
+                _say(asked, "pid", number, pid)
 
 
-def _say_what_ended(asked: socket.socket) -> None:
+def _say(asked: socket.socket, what: str, number: int, value: int) -> None:
+    asked.sendall(json.dumps([what, number, value]).encode() + b"\n")
+
+
+def _say_what_ended(asked: socket.socket, running: dict[int, int]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -140,7 +142,7 @@ def _say_what_ended(asked: socket.socket) -> None:
             return
         if pid == 0:
             return
-        asked.sendall(json.dumps([pid, os.waitstatus_to_exitcode(status)]).encode() + b"\n")
+        _say(asked, "ended", running.pop(pid), os.waitstatus_to_exitcode(status))
 
 
 def _become(parent: int, module: str, arguments: Sequence[str], env: dict[str, Any], log: str) -> None:
@@ -150,7 +152,6 @@ def _become(parent: int, module: str, arguments: Sequence[str], env: dict[str, A
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
-    os.closerange(3, 64)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from gears.process.settings import Settings
 from gears.progress.backlog import read_backlog
 from gears.progress.reconciler_state import read_reconciler
 from service.embedded import server_commands as servers
-from service.embedded.children import die_with_parent as leash
+from service.embedded.children import die_with_parent
 from service.embedded.children.child import Child
 from service.embedded.ports_and_folder import LOOPBACK, Setup
 from tests.support import mongo
@@ -135,7 +136,7 @@ class Process:
         if forked and can_fork(self._command):
             self._process = forks().fork(self._command, env, self.log)
         else:
-            command = [sys.executable, "-S", leash.__file__, str(os.getpid()), *self._command]
+            command = [sys.executable, "-S", die_with_parent.__file__, str(os.getpid()), *self._command]
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(  # noqa: ASYNC220 it returns at once
                     command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -192,8 +193,9 @@ class Process:
         """SIGSTOP; returns when it has stopped."""
         self._signal(signal.SIGSTOP)
         stat, deadline = Path(f"/proc/{self.pid}/stat"), monotonic() + 5
-        while stat.read_text().rpartition(")")[2].split()[0] != "T" and monotonic() < deadline:
-            sleep(0.001)
+        with suppress(OSError):  # it has ended
+            while stat.read_text().rpartition(")")[2].split()[0] != "T" and monotonic() < deadline:
+                sleep(0.001)
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -25,7 +25,7 @@ from gears.in_redis.client import AWAY, Redis, RedisError
 from gears.process.settings import Settings
 from gears.progress.backlog import WorkerState, read_backlog
 from gears.progress.reconciler_state import read_reconciler
-from worker.audit.audit import Audit
+from worker.audit.audit_and_sweep import Audit
 from worker.audit.recheck.recheck import Recheck
 from worker.lease.lease import Lease, process_name
 from worker.reporter import ReconcilerReporter
@@ -82,6 +82,7 @@ class Reconciler:
 
     async def _reconcile(self) -> None:
         """Listen; sweep now, and again for every reason there is."""
+        self._standing_by = False
         self._reporter.starting()
         try:
             async with anyio.create_task_group() as tasks:

@@ -9,7 +9,7 @@ from gears.in_mongo.reports.kept_reports import KEPT_AUDITS
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.settings import Settings
-from worker.audit.audit import Audit
+from worker.audit.audit_and_sweep import Audit
 from worker.cli.each_mapping import DONE, LEFT, for_each
 from worker.cli.restore import Restore
 from worker.cli.show import progress, report_lines, report_table

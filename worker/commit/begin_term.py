@@ -61,7 +61,8 @@ async def begin(
     Raises:
         LeaseLost: another committer is at work.
         Rewound: Redis has forgotten something meanwhile.
-        RedisError: Redis is away; start again under a new lease.
+        CaptureMissing: the recipe is gone.
+        RedisAway, OutcomeUnknown, RedisError: Redis is away; start again under a new lease.
     """
     redis = engine.redis
     async for attempt in tries(reporter):

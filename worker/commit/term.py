@@ -1,4 +1,4 @@
-"""A committer's term, and all of its state that changes from batch to batch."""
+"""A committer's term: what it relies on, and what is acknowledged, under way and set aside in it."""
 
 from collections.abc import Iterable
 from collections.abc import Mapping as Dict

@@ -120,6 +120,7 @@ class Leader:
                 await anyio.sleep(_STANDBY_POLL)
 
     async def _lead(self, lease: Lease) -> None:
+        self._standing_by = False
         reporter = Reporter(self._redis, self._mapping, self._owner, await server_run(self._redis))
         self._log.info("holding the lease", owner=self._owner)
         try:

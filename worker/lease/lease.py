@@ -3,11 +3,12 @@
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from uuid import uuid4
 
 import anyio
-from redis.exceptions import LockError, LockNotOwnedError
+from redis.exceptions import LockError, LockNotOwnedError, NoPermissionError
 
 from gears.errors import LeaseLost
 from gears.in_redis.client import AWAY, Redis
@@ -29,6 +30,7 @@ class Lease:
     """
 
     def __init__(self, redis: Redis, name: str, ttl: float) -> None:
+        self._redis = redis
         self._lock = OomLock(redis, name, timeout=ttl, blocking=False, thread_local=False)
         self._ttl = ttl
         self._ends = 0.0
@@ -77,6 +79,12 @@ class Lease:
                 self.check()
             else:
                 self._ends = asked + self._ttl
+                await self._touch()
+
+    async def _touch(self) -> None:
+        """Count as used: to Redis's LRU and LFU, what a client does that touches nothing leaves the lease unused."""
+        with suppress(NoPermissionError, *AWAY):  # users that were set up before may not
+            await self._redis.touch(self._lock.name)
 
     async def _release(self) -> None:
         self._ends = 0.0

@@ -15,7 +15,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from gears.in_mongo.collection.fitness import Index
-from gears.in_mongo.collection.inspect import Documents, build_progress
+from gears.in_mongo.collection.inspect import RawCollection, build_progress
 
 Say = Callable[[str], None]
 """Told what is under way."""
@@ -33,7 +33,7 @@ def say_nothing(_: str) -> None:
     """To nobody."""
 
 
-async def build(documents: Documents, index: Index, say: Say = say_nothing) -> None:
+async def build(documents: RawCollection, index: Index, say: Say = say_nothing) -> None:
     """Ensure an index, however long it takes.
 
     Raises:
@@ -45,7 +45,9 @@ async def build(documents: Documents, index: Index, say: Say = say_nothing) -> N
     await unhurried(lambda: collection.database.command(command), documents, what, say)
 
 
-async def unhurried(work: Callable[[], _Result], documents: Documents, what: str, say: Say = say_nothing) -> _Result:
+async def unhurried(
+    work: Callable[[], _Result], documents: RawCollection, what: str, say: Say = say_nothing
+) -> _Result:
     """Have a blocking operation on this collection done, however long it takes, and say meanwhile how far it is.
 
     Args:

@@ -26,10 +26,10 @@ _CONFLICTS = frozenset({68, 85, 86})
 _AT_ONCE = 100
 _SHOWN = 5
 
-_Documents = AsyncIOMotorCollection[dict[str, Any]]
+_RawCollection = AsyncIOMotorCollection[dict[str, Any]]
 
 
-async def ensure_unique(documents: _Documents, mapping: Mapping, say: Say = say_nothing) -> None:
+async def ensure_unique(documents: _RawCollection, mapping: Mapping, say: Say = say_nothing) -> None:
     """Ensure a unique index on the id; of a document stored twice while it was missing, the newest state stays.
 
     One that is there and does the job is taken as it is, whatever its name. It is asked for again all the same, since
@@ -75,7 +75,7 @@ class _Grouped:
         say: told each second while they are read.
     """
 
-    documents: _Documents
+    documents: _RawCollection
     mapping: Mapping
     exactly: bool
     say: Say

@@ -9,14 +9,14 @@ from pymongo.errors import OperationFailure
 from gears.in_mongo.collection.fitness import Collection, Document, Index, parse_indexes
 from gears.in_mongo.errors.describe import describe
 
-Documents = AsyncIOMotorCollection[Any]
+RawCollection = AsyncIOMotorCollection[Any]
 
 _NAMESPACE_NOT_FOUND = 26
 _MOST = 1000
 """Indexes in one answer; a collection can have 64."""
 
 
-async def look(documents: Documents) -> Collection:
+async def look(documents: RawCollection) -> Collection:
     """What is known of a collection; what the server doesn't know, or the user may not ask, isn't.
 
     Raises:
@@ -49,7 +49,7 @@ async def look(documents: Documents) -> Collection:
     return Collection.parse(listed, indexes, sharding, unknown)
 
 
-async def look_at_indexes(documents: Documents) -> tuple[Index, ...] | None:
+async def look_at_indexes(documents: RawCollection) -> tuple[Index, ...] | None:
     """A collection's indexes, those that are being built maybe among them; None where nobody can tell.
 
     Raises:
@@ -63,7 +63,7 @@ async def look_at_indexes(documents: Documents) -> tuple[Index, ...] | None:
         return None
 
 
-async def build_progress(documents: Documents) -> float | None:
+async def build_progress(documents: RawCollection) -> float | None:
     """How far the build of an index on this collection is, from 0 to 1; None where nobody can tell.
 
     Raises:
@@ -85,7 +85,7 @@ def progress_of(operations: Any, database: str, collection: str) -> float | None
     return min(done, default=None)
 
 
-async def _list_indexes(documents: Documents) -> list[Document]:
+async def _list_indexes(documents: RawCollection) -> list[Document]:
     try:
         found = await documents.database.command("listIndexes", documents.name, cursor={"batchSize": _MOST})
     except OperationFailure as error:

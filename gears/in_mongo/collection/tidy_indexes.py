@@ -4,11 +4,11 @@ from pymongo.errors import OperationFailure
 
 from gears.in_mongo.collection.build_index import build
 from gears.in_mongo.collection.fitness import Index, shell_name
-from gears.in_mongo.collection.inspect import Documents
+from gears.in_mongo.collection.inspect import RawCollection
 from gears.in_mongo.errors.describe import describe
 
 
-async def ensure_tidy(dead_letters: Documents, tombstones: Documents, *, days: int) -> list[str]:
+async def ensure_tidy(dead_letters: RawCollection, tombstones: RawCollection, *, days: int) -> list[str]:
     """Ensure the index by which dead letters are found, and the one by which MongoDB deletes old tombstones.
 
     Args:
@@ -32,7 +32,7 @@ async def ensure_tidy(dead_letters: Documents, tombstones: Documents, *, days: i
     return [complaint for complaint in found if complaint is not None]
 
 
-async def _ensure(documents: Documents, index: Index, outcome: str) -> str | None:
+async def _ensure(documents: RawCollection, index: Index, outcome: str) -> str | None:
     try:
         await build(documents, index)
     except OperationFailure as error:

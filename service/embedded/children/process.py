@@ -1,4 +1,4 @@
-"""One start of a child: spawned on a leash, waited for until ready, ended in time."""
+"""One start of a child: spawned so that it dies with its parent, waited for until ready, ended in time."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from anyio.abc import Process
 from service.embedded.children.child import CannotStart, Child, Probe
 from service.embedded.console import say
 
-_LEASH = Path(__file__).with_name("die_with_parent.py")
+_DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 _POLL = 0.02
 _ANSWER_WITHIN = 2.0
 _PATIENCE = 5.0
@@ -30,7 +30,7 @@ async def spawn(child: Child, *, inherited: int) -> Process:
     with ExitStack() as files:
         output: IO[bytes] | None = files.enter_context(child.log.open("ab")) if child.log else None
         return await anyio.open_process(
-            [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *child.command],
+            [sys.executable, "-I", "-S", str(_DIE_WITH_PARENT), str(os.getpid()), *child.command],
             stdin=DEVNULL,
             stdout=output,
             stderr=STDOUT if output else None,
@@ -63,6 +63,7 @@ async def wait_until_ready(child: Child, process: Process) -> None:
 
 
 NO_ANSWER = "no answer"
+"""The problem of a process that says nothing at all."""
 
 
 async def problem_of(probe: Probe) -> str | None:

@@ -6,6 +6,7 @@ import anyio
 import pymongo
 import redis.asyncio
 from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -38,9 +39,12 @@ def redis_ready(url: str) -> Probe:
 
 def mongo_ready(uri: str) -> Probe:
     """Ready when it answers the ping command."""
+    [(host, port)] = parse_uri(uri)["nodelist"]
 
     async def ask() -> bool:
-        async with pymongo.AsyncMongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=200) as client:
+        async with await anyio.connect_tcp(host, port or 27017):
+            pass  # nobody listens: that is known at once, while the driver would wait
+        async with pymongo.AsyncMongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=1500) as client:
             try:
                 await client.admin.command("ping")
             except PyMongoError as error:

@@ -20,6 +20,8 @@ _SETTLED = 10.0
 """Seconds after which a process counts as running well, so that its next end is answered at once."""
 _HUNG_AFTER = 30.0
 """Seconds without an answer after which a process counts as hung: a server may hang in its own crash report."""
+_UNANSWERED = 6
+"""How often it is asked in that time; a pause of this process itself counts once."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 
@@ -100,13 +102,12 @@ class Supervisor:
             process, pause = await self._start_again(child, pause)
 
     async def _end_when_hung(self, child: Child, process: Process) -> None:
-        answered = anyio.current_time()
-        while anyio.current_time() < answered + self._hung_after:
-            await anyio.sleep(self._hung_after / 6)
-            if await problem_of(child.ready) != NO_ANSWER:
-                answered = anyio.current_time()
+        unanswered = 0
+        while unanswered < _UNANSWERED:
+            await anyio.sleep(self._hung_after / _UNANSWERED)
+            unanswered = unanswered + 1 if await problem_of(child.ready) == NO_ANSWER else 0
         complain(f"{child.name} has not answered for {self._hung_after:g} s; ending it.")
-        await end(child, process, deadline=anyio.current_time())
+        await end(child, process, deadline=anyio.current_time() + 1)
 
     async def _start_again(self, child: Child, pause: float) -> tuple[Process, float]:
         while True:
