@@ -18,6 +18,9 @@ import httpx
 import pytest
 import pytest_asyncio
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from service.embedded import server_commands
@@ -303,23 +306,27 @@ async def test_a_server_that_hangs_is_ended_and_started_again(
     setup = Setup(host=LOOPBACK, port=free_port(), redis_port=free_port(), mongo_port=free_port(), data=tmp_path)
     (tmp_path / "redis").mkdir()
     server = server_commands.redis(server_commands.find_wheels(), setup)
-    client = Redis(port=setup.redis_port, socket_timeout=1)
     ready = anyio.Event()
 
     async def on_ready() -> None:
         ready.set()
 
+    async def pid() -> int | None:
+        async with AsyncRedis(port=setup.redis_port, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+            with suppress(RedisError):
+                return int((await client.info("server"))["process_id"])
+        return None
+
     async def runs_again() -> bool:
-        with suppress(RedisError):
-            return bool(client.info("server")["process_id"] != hung)
-        return False
+        return await pid() not in (None, hung)
 
     with (tmp_path / "lock").open("w") as lock:
         supervisor = Supervisor([server], stop_order=["redis"], inherited=lock.fileno(), hung_after=2)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervisor.run, on_ready)
             await ready.wait()
-            hung = client.info("server")["process_id"]
+            hung = await pid()
+            assert hung is not None
             os.kill(hung, signal.SIGSTOP)
             await eventually(runs_again, within=60, pause=0.2)
             tasks.cancel_scope.cancel()
