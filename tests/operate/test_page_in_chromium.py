@@ -98,6 +98,16 @@ async def arrived(page: Any, text: str) -> None:
     await playwright.expect(page.locator("#arrival")).to_contain_text(text, timeout=WITHIN)
 
 
+async def test_where_a_key_stands_is_told(watched: Stack, chromium: Any, new_id: str) -> None:
+    assert (await watched.client.put(f"/notes/{new_id}", json={"n": 1})).status_code == 201
+    async with page_of(chromium, watched.setup.api_url) as page:
+        await page.locator("#key-mapping").select_option("notes")
+        for asked, told in ((new_id, "Both sides hold the same."), (f"no-{new_id}", "Neither side has it.")):
+            await page.locator("#key-id").fill(asked)
+            await page.locator("#key-id").press("Enter")
+            await playwright.expect(page.locator("#stands")).to_contain_text(told, timeout=WITHIN)
+
+
 async def test_a_write_is_seen_to_arrive_on_both_sides(watched: Stack, chromium: Any, new_id: str) -> None:
     async with page_of(chromium, watched.setup.api_url) as page:
         await says(page, "All writes")

@@ -3,6 +3,7 @@
 import { addPoint, startCharts } from "./charts.js";
 import { byId, el, redraw, say } from "./dom.js";
 import { startFreezing } from "./freeze.js";
+import { startKeyForm } from "./key.js";
 import { follow, token } from "./stream.js";
 import { showTables } from "./tables.js";
 import { showWays } from "./ways.js";
@@ -43,6 +44,7 @@ const handlers = {
     byId("forget").hidden = !token.get();
     startCharts(data.history);
     startForm(data.mappings);
+    startKeyForm(data.mappings);
     startFreezing(data.freeze);
   },
   sample(data) {
