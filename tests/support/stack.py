@@ -133,6 +133,7 @@ class Process:
         """
         assert not self.running, f"{self.name} runs already"
         env = {**os.environ, **self._env, **env}
+        self.log.touch()
         if forked and can_fork(self._command):
             self._process = forks().fork(self._command, env, self.log)
         else:
