@@ -47,7 +47,7 @@ async def test_a_malformed_token_is_a_bad_request(api: httpx.AsyncClient, token:
 
 
 async def test_a_token_from_the_future_is_unknown(api: httpx.AsyncClient) -> None:
-    assert (await api.get("/sync/8000000000000-0")).status_code == 404
+    assert (await api.get("/sync/nobodys.8000000000000-0")).status_code == 404
     assert (await api.get("/sync/1-0", params={"mapping": "nothing"})).status_code == 404
 
 

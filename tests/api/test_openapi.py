@@ -139,7 +139,7 @@ async def test_what_it_says_is_what_happens(api: httpx.AsyncClient, new_id: str)
     await expect("GET", "/sync/audits", "/sync/audits?mapping=nonsense", 404)
     await expect("GET", "/sync/{token}", f"/sync/{token}", 200)
     await expect("GET", "/sync/{token}", "/sync/x", 400)
-    await expect("GET", "/sync/{token}", "/sync/8000000000000-0", 404)
+    await expect("GET", "/sync/{token}", "/sync/nobodys.8000000000000-0", 404)
     await expect("POST", "/todos/_bulk", "/todos/_bulk", 415, json=todo)
     await expect("POST", "/todos/_bulk", "/todos/_bulk?x=1", 400, content=b"")
     for own in ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
