@@ -66,7 +66,8 @@ async def test_what_was_acknowledged_under_failures_is_in_mongodb(victim: str, o
 
 
 async def test_an_acknowledged_delete_stays_deleted(own_stack: Stack) -> None:
-    await own_stack.start()
+    await own_stack.start(own_stack.redis, own_stack.mongo, own_stack.worker)
+    await own_stack.api.start(WT_COMMIT_TIMEOUT="20")
     for n in range(10):
         assert (await own_stack.client.put(f"/notes/{n}", json={"n": n})).status_code == 201
         assert (await own_stack.client.delete(f"/notes/{n}")).status_code == 204
