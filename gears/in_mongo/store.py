@@ -15,7 +15,8 @@ from pymongo.errors import PyMongoError
 from gears.contract.changes import Remove
 from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import Stored
-from gears.in_mongo.batch_log import Log, Logged
+from gears.in_mongo.batch_log import Log
+from gears.in_mongo.batches import Logged
 from gears.in_mongo.client import Document, database_of
 from gears.in_mongo.collection.set_up import SetUp
 from gears.in_mongo.dead_letters import DeadLetters

@@ -8,7 +8,18 @@ from gears.contract.entries import Entry
 from gears.contract.mapping import parse_mappings
 from gears.contract.version import MOST_TERMS, first_term, highest, reaches, term_of, version_of
 from gears.contract.write_tokens import EntryId
-from worker.commit.read.decide import Decision, Gone, KeyEntries, Refusal, State, Verify, coalesce, decide, homes, moves
+from worker.commit.read.decide import (
+    Decision,
+    Gone,
+    KeyEntries,
+    RefusedState,
+    State,
+    Verify,
+    coalesce,
+    decide,
+    homes,
+    moves,
+)
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]
 KEY = b"todos:1"
@@ -40,7 +51,7 @@ def test_a_deleted_key_is_removed_whatever_was_written_before() -> None:
 
 def test_an_evicted_key_is_no_delete() -> None:
     decision = decide(MAPPING, entries(entry(1)), Gone.LOST, 7)
-    assert isinstance(decision, Refusal)
+    assert isinstance(decision, RefusedState)
     assert "evicted" in decision.reason
 
 
@@ -106,14 +117,14 @@ def test_what_mongodb_cannot_hold_is_refused_with_the_field_named(document: byte
     if names is None:
         assert isinstance(decision, Upsert)
     else:
-        assert isinstance(decision, Refusal)
+        assert isinstance(decision, RefusedState)
         assert names in decision.reason
 
 
 @pytest.mark.parametrize("key", [b"todos:\xff", b"todos:", b"todos:" + b"x" * 1025, b"todos:a\0b"])
 def test_a_key_that_is_no_id_is_refused(key: bytes) -> None:
     decision = decide(MAPPING, coalesce([entry(1, key=key)])[key], b"{}", 7)
-    assert isinstance(decision, Refusal)
+    assert isinstance(decision, RefusedState)
     assert decide(MAPPING, coalesce([entry(1, key=key)])[key], Gone.DELETED, 7) is None
 
 
@@ -153,7 +164,7 @@ def history(*steps: str) -> tuple[dict[bytes, Decision], dict[bytes, KeyEntries]
 )
 def test_a_refused_document_goes_back_to_where_it_was_written_last(steps: str, home: str | None) -> None:
     decisions, keys = history(*steps.split())
-    found = homes((d for d in decisions.values() if isinstance(d, Refusal)), decisions, keys)
+    found = homes((d for d in decisions.values() if isinstance(d, RefusedState)), decisions, keys)
     assert list(found) == ([] if home is None else [f"todos:{home}".encode()])
 
 

@@ -13,9 +13,9 @@ from gears.contract.changes import Change, Remove, Upsert
 from gears.contract.mapping import Mapping
 from gears.contract.write_tokens import EntryId, Token
 from gears.errors import Refused
-from gears.in_mongo.batch_log import Acked, Logged, going_on
+from gears.in_mongo.batches import Acked, Logged, going_on
 from gears.in_mongo.unique_indexes.write_order import Changes, Outcome, moved_from
-from worker.commit.read.decide import Decision, KeyEntries, Refusal, Verify, moves
+from worker.commit.read.decide import Decision, KeyEntries, RefusedState, Verify, moves
 from worker.commit.read.read_batch import Batch
 
 _SOURCE_STAYS = "what it was renamed to was refused"
@@ -55,7 +55,7 @@ class ToWrite:
 
     changes: Changes
     logged: Logged
-    refusals: dict[bytes, Refusal]
+    refusals: dict[bytes, RefusedState]
     checks: list[Verify]
 
 
@@ -70,7 +70,7 @@ class WrittenBatch:
     """
 
     done: list[Change]
-    refusals: dict[bytes, Refusal]
+    refusals: dict[bytes, RefusedState]
     failed: dict[bytes, str]
 
 
@@ -88,10 +88,10 @@ def batch_to_write(
     """
     batch, decisions, keys = decided.batch, decided.decisions, decided.keys
     checks = [decision for decision in decisions.values() if isinstance(decision, Verify)]
-    refusals = {key: decision for key, decision in decisions.items() if isinstance(decision, Refusal)}
+    refusals = {key: decision for key, decision in decisions.items() if isinstance(decision, RefusedState)}
     sources = moves(decisions, keys)
     for source in moved_from(sources, refusals):
-        refusals[source] = Refusal(keys[source], _SOURCE_STAYS, None, moved=True)
+        refusals[source] = RefusedState(keys[source], _SOURCE_STAYS, None, moved=True)
     changes = {
         decision.document_id: decision
         for key, decision in decisions.items()
@@ -137,16 +137,16 @@ def what_became(mapping: Mapping, decided: Decided, todo: ToWrite, outcome: Outc
         key = mapping.key(document_id).encode()
         seen = decided.batch.states.get(key)
         if key in keys:  # what is beside the batch is refused, if it still is, when its own batch comes
-            refusals[key] = Refusal(keys[key], reason, seen if isinstance(seen, bytes) else None)
+            refusals[key] = RefusedState(keys[key], reason, seen if isinstance(seen, bytes) else None)
     for document_id in outcome.kept:
         key = mapping.key(document_id).encode()
-        refusals[key] = Refusal(keys[key], _SOURCE_STAYS, None, moved=True)
+        refusals[key] = RefusedState(keys[key], _SOURCE_STAYS, None, moved=True)
     changes = todo.changes.changes
     done = [c for i, c in changes.items() if i not in outcome.refused and i not in outcome.failed]
     return WrittenBatch(done, refusals, {mapping.key(i).encode(): reason for i, reason in outcome.failed.items()})
 
 
-def _ids(mapping: Mapping, refusals: Iterable[Refusal], changes: Iterable[str]) -> tuple[str, ...] | None:
+def _ids(mapping: Mapping, refusals: Iterable[RefusedState], changes: Iterable[str]) -> tuple[str, ...] | None:
     """What there is a document, a delete or a dead letter of, once this is committed."""
     try:
         return (*changes, *(mapping.id_of(refusal.entries.key) for refusal in refusals))

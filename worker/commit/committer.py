@@ -10,7 +10,7 @@ from pymongo.errors import PyMongoError
 
 from gears.contract.write_tokens import ZERO, EntryId, Token
 from gears.engines import Engine
-from gears.in_mongo.batch_log import Acked, Logged
+from gears.in_mongo.batches import Acked, Logged
 from gears.in_mongo.errors.describe import NotAllWritten
 from gears.in_mongo.store import Store
 from gears.in_mongo.unique_indexes.write_order import Outcome
@@ -140,7 +140,7 @@ class Committer:
         if await self._put_right.move_back(homes(refusals, decided.decisions, decided.keys), decided):
             return _Again()
         await self._put_right.give_ids(written.done, decided)
-        await self._put_right.restore(todo.checks, decided)
+        await self._put_right.fills(todo.checks, decided)
         refused = await self._put_right.refuse(refusals, decided)
         failed = {key: decided.keys[key] for key in written.failed if key in decided.keys}
         aside = term.aside.sort(failed, decided.keys.values())

@@ -9,10 +9,10 @@ from gears.engines import Engine
 from gears.in_mongo.store import Store
 from gears.progress.refusals import record_refusals
 from worker.commit.batch_to_write import Decided
-from worker.commit.read.decide import Refusal, Verify
+from worker.commit.read.decide import RefusedState, Verify
 from worker.commit.read.read_and_decide import Decider
 from worker.commit.read.written_again import Ahead
-from worker.commit.roll_back import give_ids, move_back, refuse, restore
+from worker.commit.roll_back import give_ids, move_back, put_fills_right, refuse
 from worker.commit.term import Term
 
 
@@ -33,7 +33,7 @@ class PutRight:
         self._decider = decider
         self._ahead = Ahead(engine.redis, engine.names)
 
-    async def move_back(self, refused: Dict[bytes, Refusal], decided: Decided) -> bool:
+    async def move_back(self, refused: Dict[bytes, RefusedState], decided: Decided) -> bool:
         """Give refused documents, by their former keys, these back where MongoDB can hold them; whether any has it."""
         keys, documents, refusals = decided.keys, {}, {}
         for key, refusal in refused.items():
@@ -62,13 +62,13 @@ class PutRight:
             last = decided.batch.last(self._term.acked.token).id
             await give_ids(self._engine, lacking, self._ahead, self._term.mine, last=last)
 
-    async def restore(self, checks: Sequence[Verify], decided: Decided) -> None:
+    async def fills(self, checks: Sequence[Verify], decided: Decided) -> None:
         """Where Redis was given a document that MongoDB has replaced since, give it the present one."""
         if checks:
             last = decided.batch.last(self._term.acked.token).id
-            await restore(self._engine, self._store, checks, self._ahead, self._term.mine, last=last)
+            await put_fills_right(self._engine, self._store, checks, self._ahead, self._term.mine, last=last)
 
-    async def refuse(self, refusals: Sequence[Refusal], decided: Decided) -> dict[Token, str]:
+    async def refuse(self, refusals: Sequence[RefusedState], decided: Decided) -> dict[Token, str]:
         """Refuse; returns the refused entries with their reasons, also those that were refused before."""
         if not refusals:
             return decided.refused

@@ -23,7 +23,7 @@ from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
 from gears.progress.refusals import record_refusals
-from worker.commit.read.decide import Refusal, Verify
+from worker.commit.read.decide import RefusedState, Verify
 from worker.commit.read.written_again import Ahead
 from worker.lease.lease_and_life import Mine
 from worker.readable import JSON_TYPE
@@ -35,7 +35,7 @@ async def refuse(
     redis: Redis,
     engine: Engine,
     store: Store,
-    refusals: Sequence[Refusal],
+    refusals: Sequence[RefusedState],
     ahead: Ahead,
     mine: Mine,
     *,
@@ -124,7 +124,7 @@ async def move_back(engine: Engine, documents: Dict[str, bytes], ahead: Ahead, m
     return moved
 
 
-async def restore(
+async def put_fills_right(
     engine: Engine, store: Store, checks: Sequence[Verify], ahead: Ahead, mine: Mine, *, last: EntryId
 ) -> None:
     """Where Redis was given a document that MongoDB has replaced since, give it the present one.
@@ -174,7 +174,7 @@ async def give_ids(
     reached("ids given")
 
 
-def _versions(engine: Engine, refusals: Sequence[Refusal], version: int) -> dict[str, int]:
+def _versions(engine: Engine, refusals: Sequence[RefusedState], version: int) -> dict[str, int]:
     """The versions of the refused states, by the document's id where the key has one."""
     versions = {}
     for refusal in refusals:
@@ -237,7 +237,7 @@ async def _roll_back(
         log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
 
 
-def _dead_letter(refusal: Refusal, version: int) -> DeadLetter:
+def _dead_letter(refusal: RefusedState, version: int) -> DeadLetter:
     entries = refusal.entries
     seen, arrived = refusal.seen or b"", entries.arrived and refusal.seen is not None
     return DeadLetter(entries.key, entries.tokens, version, refusal.reason, seen, arrived)

@@ -121,7 +121,7 @@ def moves(decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]) -> 
     """Keys that were renamed and not written since: the new one and the old one, where both are in the batch."""
     found: dict[bytes, bytes] = {}
     for key, entries in keys.items():
-        if isinstance(decisions[key], Upsert | Refusal | Remove):
+        if isinstance(decisions[key], Upsert | RefusedState | Remove):
             absent = [name for name in _way_back(entries, decisions, keys) if isinstance(decisions[name], Remove)]
             if absent:
                 found[key] = absent[0]
@@ -129,10 +129,10 @@ def moves(decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]) -> 
 
 
 def homes(
-    refusals: "Iterable[Refusal]", decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]
-) -> "dict[bytes, Refusal]":
+    refusals: "Iterable[RefusedState]", decisions: "Dict[bytes, Decision]", keys: Dict[bytes, KeyEntries]
+) -> "dict[bytes, RefusedState]":
     """Where documents go back to that are refused under their new keys: former ones, absent and not written since."""
-    found: dict[bytes, Refusal] = {}
+    found: dict[bytes, RefusedState] = {}
     for refusal in refusals:
         way = _way_back(refusal.entries, decisions, keys)
         if refusal.seen is not None and way and isinstance(decisions[way[-1]], Remove):
@@ -150,7 +150,7 @@ def _way_back(
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedState:
     """A state of a key that MongoDB can't hold.
 
     Args:
@@ -181,7 +181,7 @@ class Verify:
     seen: bytes | None
 
 
-Decision = Change | Refusal | Verify | None
+Decision = Change | RefusedState | Verify | None
 """What to do about a key; None for nothing."""
 
 
@@ -200,7 +200,7 @@ def decide(mapping: Mapping, entries: KeyEntries, state: State, version: int) ->
     try:
         document_id = mapping.id_of(entries.key)
     except Refused as refused:
-        return Refusal(entries, refused.reason, seen) if seen is not None else None
+        return RefusedState(entries, refused.reason, seen) if seen is not None else None
     if state is Gone.FOREIGN:
         return None
     if entries.filled_from is not None:
@@ -208,11 +208,11 @@ def decide(mapping: Mapping, entries: KeyEntries, state: State, version: int) ->
     if state is Gone.LOST and entries.last_event == BACKFILL:
         return None  # gone before it could be backfilled; if by a delete, that has an entry of its own
     if state is Gone.LOST:
-        return Refusal(entries, "the key was evicted or expired before it could be committed", None)
+        return RefusedState(entries, "the key was evicted or expired before it could be committed", None)
     if seen is None:
         return Remove(document_id, version)
     try:
         encoded = encode(mapping, document_id, seen, version)
     except Refused as refused:
-        return Refusal(entries, refused.reason, seen)
+        return RefusedState(entries, refused.reason, seen)
     return Upsert(document_id, version, encoded.raw, encoded.has_its_id)

@@ -12,7 +12,7 @@ from gears.errors import Rewound
 from gears.in_redis.pipelining import Wire
 from gears.progress.refusals import refusals_from
 from worker.commit.batch_to_write import Decided
-from worker.commit.read.decide import Decision, KeyEntries, Refusal, State, decide
+from worker.commit.read.decide import Decision, KeyEntries, RefusedState, State, decide
 from worker.commit.read.read_batch import Reader
 from worker.commit.term import Term
 from worker.readable import READ_BYTES
@@ -99,7 +99,9 @@ class Decider:
             refused: why its last entry was refused before, if it was.
         """
         if refused is not None and isinstance(state, bytes) and key.filled_from is None:
-            return Refusal(key, refused, state)  # and not rolled back; it may look well now, but its writer was told
+            return RefusedState(
+                key, refused, state
+            )  # and not rolled back; it may look well now, but its writer was told
         if isinstance(state, bytes) and len(state) > _LARGE:
             return await to_thread.run_sync(decide, self._engine.mapping, key, state, version)
         return decide(self._engine.mapping, key, state, version)
