@@ -7,9 +7,10 @@ from gears.contract.mapping import Mapping as KeyMapping
 from service.auth.authorize import needed_scope
 from service.http import problems
 from service.models import Model
-from service.openapi.fixed_parts import EXTENDED_JSON, HEADERS, PARAMETERS, SCHEMAS, Json
+from service.openapi.fixed_parts import EXTENDED_JSON, HEADERS, PARAMETERS, Json
 from service.openapi.mapping_paths import paths_of_mapping, schemas_of_documents
 from service.openapi.operation_parts import problems_of
+from service.openapi.schemas import SCHEMAS
 from service.openapi.service_paths import paths_of_service
 
 

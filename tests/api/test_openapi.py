@@ -15,8 +15,8 @@ from gears.contract.mapping import parse_mappings
 from service.http.problems import TYPES
 from service.models import Todo, load_models
 from service.openapi.examples import example_of
-from service.openapi.fixed_parts import SCHEMAS
 from service.openapi.openapi import openapi
+from service.openapi.schemas import SCHEMAS
 
 Document = dict[str, Any]
 
