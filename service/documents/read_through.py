@@ -23,6 +23,10 @@ READ_SECONDS = 2.0
 """Deadline of reading from Redis, and then from MongoDB, what a request can't do without."""
 
 
+_NONE, _WAITS = -2, -1
+"""There is no mark; or its delete waits to be committed, when it begins to expire. What PTTL says of them."""
+
+
 class ReadThrough:
     """Reads the documents of one mapping; all methods raise what `gears.engines.Engine` raises, and `Problem`.
 
@@ -75,12 +79,18 @@ class ReadThrough:
         Raises:
             Problem: MongoDB doesn't say so within so many seconds.
         """
+        marks = {document_id: await self._mark(document_id) for document_id in await self._held(ids, seconds)}
+        cold = {document_id for document_id, mark in marks.items() if mark == _NONE}
+        # The delete of these may have been committed since MongoDB was asked.
+        doubtful = [document_id for document_id, mark in marks.items() if mark not in (_NONE, _WAITS)]
+        return cold | await self._held(doubtful, seconds) if doubtful else cold
+
+    async def _held(self, ids: Sequence[str], seconds: float) -> set[str]:
         try:
             with within(seconds):
-                versions = await self._store.documents.versions(ids)
+                return set(await self._store.documents.versions(ids))
         except MongoError as error:
             raise mongo_unavailable(error, seconds) from error
-        return {document_id for document_id in versions if not await self._is_gone(document_id)}
 
     def not_found(self, document_id: str) -> Problem:
         """There is no such document."""
@@ -125,7 +135,9 @@ class ReadThrough:
         current = await self._in_redis(document_id)
         if current is not None:
             return current
-        return None if await self._is_gone(document_id) else text
+        if await self._mark(document_id) == _NONE:
+            return text
+        return text if await self.is_cold(document_id, READ_SECONDS) else None
 
     async def _ask(self, call: Callable[[Engine], Awaitable[bytes | None]]) -> bytes | None:
         """What the engine answers; None also when there is none, or Redis refuses: a read goes on without."""
@@ -137,13 +149,13 @@ class ReadThrough:
                 raise RedisAway(str(error)) from error
         return None
 
-    async def _is_gone(self, document_id: str) -> bool:
-        """Whether a delete of the key waits to be committed: its mark begins to expire then."""
+    async def _mark(self, document_id: str) -> int:
+        """The mark of the key's delete: `_NONE`, `_WAITS`, or else it was committed a moment ago."""
         try:
             left: int = await self._redis.pttl(self._gone + document_id)
         except AWAY as error:
             raise RedisAway(str(error)) from error
-        return left == -1
+        return left
 
 
 def mongo_unavailable(
