@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,9 +54,10 @@ def check(as_json: JsonOption = False) -> None:
         nonlocal lacking
         settings = read_settings()
         for look in (_redis, _mongo):
-            async for finding in look(settings):
-                lacking += finding.needed and not finding.has
-                _say(finding, as_json=as_json)
+            async with aclosing(look(settings)) as findings:
+                async for finding in findings:
+                    lacking += finding.needed and not finding.has
+                    _say(finding, as_json=as_json)
         return 1 if lacking else 0
 
     with failing_plainly():
@@ -63,7 +65,7 @@ def check(as_json: JsonOption = False) -> None:
     raise typer.Exit(code)
 
 
-async def _redis(settings: Settings) -> AsyncIterator[Finding]:
+async def _redis(settings: Settings) -> AsyncGenerator[Finding, None]:
     async with connect(settings.redis_url, timeout=settings.redis_timeout) as redis:
         where = address(redis)
         async with saying_whom({f"Redis at {where}": redis.ping}):
@@ -134,7 +136,7 @@ async def _notifications(redis: Redis) -> Finding:
     return Finding("Redis", what, not missing, follows=follows if missing else "")
 
 
-async def _mongo(settings: Settings) -> AsyncIterator[Finding]:
+async def _mongo(settings: Settings) -> AsyncGenerator[Finding, None]:
     client = open_client(settings.mongo_uri, timeout=settings.mongo_timeout)
     where = addresses(client)
 

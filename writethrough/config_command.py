@@ -4,10 +4,9 @@ import json
 import re
 import sys
 
-import typer
 from pydantic import SecretStr
 
-from gears.cli.command_line import failing_plainly
+from gears.cli.command_line import failing_plainly, while_read
 from gears.cli.recipe_command import JsonOption
 from gears.contract.mapping import Mapping
 from gears.process.config_file import variables
@@ -22,12 +21,11 @@ def config(as_json: JsonOption = False) -> None:
     """Show what is in force and where it comes from: environment, configuration file or default. Secrets are hidden."""
     with failing_plainly():
         settings = read_settings()
-    for variable in variables(Settings):
-        shown, source = _shown(settings, variable), source_of(variable)
-        if as_json:
-            sys.stdout.write(json.dumps({"setting": variable, "value": shown, "source": source}) + "\n")
-        else:
-            typer.echo(f"{variable}={shown}  ({source})")
+    with while_read():
+        for variable in variables(Settings):
+            shown, source = _shown(settings, variable), source_of(variable)
+            report = {"setting": variable, "value": shown, "source": source}
+            sys.stdout.write((json.dumps(report) if as_json else f"{variable}={shown}  ({source})") + "\n")
 
 
 def _shown(settings: Settings, variable: str) -> str:

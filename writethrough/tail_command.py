@@ -12,7 +12,7 @@ import typer
 from anyio import to_thread
 from pymongo.errors import ConnectionFailure, PyMongoError
 
-from gears.cli.command_line import failing_plainly, printable, run_command
+from gears.cli.command_line import NOBODY_READS, failing_plainly, printable, run_command
 from gears.cli.recipe_command import JsonOption
 from gears.contract.mapping import Mapping
 from gears.contract.version import shown
@@ -46,8 +46,8 @@ def tail(mapping: MappingArgument = None, as_json: JsonOption = False) -> None:
                         continue
                     try:
                         await to_thread.run_sync(_print, _text(some, as_json=as_json), abandon_on_cancel=True)
-                    except BrokenPipeError:  # nobody reads on
-                        break
+                    except BrokenPipeError:
+                        return NOBODY_READS
         return 0
 
     with failing_plainly():

@@ -3,10 +3,10 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 import anyio
 import typer
@@ -105,13 +105,60 @@ def explain(error: BaseException) -> str:
 def run_command(work: Callable[[], Awaitable[int]]) -> int:
     """Do this until it is done, or SIGINT or SIGTERM comes; returns its exit code.
 
-    A signal ends the process with 128 and the signal's number. It doesn't wait for threads in which a driver waits for
-    a server.
+    A signal ends the process with 128 and the signal's number, and so does that nobody reads its output any more. It
+    doesn't wait for threads in which a driver waits for a server.
     """
-    code, number = anyio.run(_until_told, work)
+    with while_read():
+        code, number = anyio.run(_until_told, work)
     if number:
         exit_at_once(128 + number)
     return code
+
+
+NOBODY_READS = 128 + signal.SIGPIPE
+"""The exit code of a command whose output nobody reads any more, as `... | head -1` makes it."""
+
+
+class _Output:
+    """Stdout, with which the process ends: else a broken pipe would pass for a broken connection to a server."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stdout, name)
+
+    def write(self, text: str) -> int:
+        with _ending():
+            return self._stdout.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        with _ending():
+            self._stdout.writelines(lines)
+
+    def flush(self) -> None:
+        with _ending():
+            self._stdout.flush()
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        os._exit(NOBODY_READS)
+
+
+@contextmanager
+def while_read() -> Iterator[None]:
+    """End the process with `NOBODY_READS` if nobody reads its output any more while it is in the block."""
+    stdout = sys.stdout
+    sys.stdout = cast("TextIO", _Output(stdout))
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout = stdout
 
 
 def exit_at_once(code: int) -> NoReturn:

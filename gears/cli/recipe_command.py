@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from redis.asyncio import Redis
 
-from gears.cli.command_line import failing_plainly, run_command, saying_whom
+from gears.cli.command_line import failing_plainly, run_command, saying_whom, while_read
 from gears.contract.mapping import Mapping
 from gears.engines import Engine, open_engine
 from gears.engines.detect import ENGINES, detect
@@ -115,7 +115,8 @@ def print_text(engine: EngineName | None, prefix: str | None) -> None:
 
     with failing_plainly():
         run_command(run)
-    sys.stdout.writelines(texts)
+    with while_read():
+        sys.stdout.write("".join(texts))
 
 
 async def _name(server: Redis, engine: str) -> str:
@@ -166,9 +167,10 @@ def _report(
 
 
 def _write(reports: Sequence[Report], tell: Callable[[Report], str], *, as_json: bool) -> None:
-    for report in reports:
-        sys.stdout.write(json.dumps(report) if as_json else f"{report['mapping']}: {tell(report)}")
-        sys.stdout.write("\n")
+    with while_read():
+        for report in reports:
+            sys.stdout.write(json.dumps(report) if as_json else f"{report['mapping']}: {tell(report)}")
+            sys.stdout.write("\n")
 
 
 @asynccontextmanager

@@ -124,6 +124,28 @@ def test_what_a_server_lacks_is_told_with_what_follows() -> None:
     assert mongo.startswith("MongoDB lacks an answer from 127.0.0.1:1: ")
 
 
+WRITING = [
+    *("audit", "audit --json", "audit --list", "restore", "check", "check --json", "config", "config --json"),
+    *("recipe status", "recipe install", "recipe print --engine gears2 --mapping todos", "dead-letters list --json"),
+    *("access redis", "access mongo"),
+]
+
+
+@pytest.mark.parametrize("words", WRITING)
+async def test_nobody_reading_any_more_ends_it_quietly(words: str, stack: Stack) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    passwords = {f"{name}_PASSWORD": "secret" for name in ("SERVICE", "WORKER", "CLIENT")}
+    try:
+        ended = await anyio.run_process(
+            [str(WRITETHROUGH), *words.split()], env=os.environ | stack.env | passwords, stdout=writing, check=False
+        )
+    finally:
+        os.close(writing)
+    quiet = words == "dead-letters list --json"  # there is none
+    assert (ended.returncode, ended.stderr) == (0 if quiet else 141, b"")
+
+
 def test_the_licences_of_the_embedded_servers_are_shown() -> None:
     shown = here("run --licences")
     assert shown.exit_code == 0

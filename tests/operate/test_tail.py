@@ -176,7 +176,7 @@ async def test_it_ends_when_its_reader_does(stack: Stack, api: httpx.AsyncClient
         await tail.follows()
         tail.hang_up()
         await api.put("/todos/told", json={"name": "x"})
-        assert await ended(tail) == 0
+        assert await ended(tail) == 141
         assert len(tail.errors.splitlines()) == 1
 
 
