@@ -16,6 +16,8 @@ from gears.in_redis.client import connect
 from service.documents.read_through import ReadThrough
 from service.documents.single_flight import SingleFlight
 from tests.support.stack import Stack, eventually
+from tests.wire import WireProxy, on
+from tests.wire.actions import Exchange
 
 
 async def test_a_read_never_brings_a_deleted_document_back(
@@ -107,6 +109,37 @@ async def test_a_slow_read_gives_redis_nothing_older_than_was_acknowledged(
             if process.running:
                 process.thaw()
                 await process.kill()
+
+
+async def test_what_is_deleted_while_mongodb_is_asked_does_not_count_as_existing(own_stack: Stack, new_id: str) -> None:
+    await own_stack.start(own_stack.redis, own_stack.mongo)
+    worker = own_stack.another_worker("patient", WT_LEASE_TTL="60", WT_MONGO_TIMEOUT="60")
+    mapping = own_stack.settings.mappings[1]
+    await worker.start()
+    await own_stack.set(new_id, {"n": 1}, "notes")
+    await own_stack.drained("notes")
+    await worker.stop()
+    await worker.start(FAILPOINTS="freeze states read")
+
+    async def answer_late(exchange: Exchange) -> None:
+        found = await exchange.forward()
+        worker.thaw()
+        await own_stack.drained("notes", within=60)
+        await exchange.answer(found)
+
+    async with WireProxy(own_stack.setup.mongo_port) as proxy, connect(own_stack.redis_url, timeout=5) as redis:
+        mongo = open_client(proxy.uri, timeout=60)
+        try:
+            await own_stack.redis_client.delete(f"notes:{new_id}")
+            await worker.reaches_failpoint()
+            reads = ReadThrough(mapping, redis, Store(mongo, mapping), Engines(redis, [mapping], "gears2"))
+            with proxy.rule(on("find", "notes").next(), answer_late):
+                assert await reads.cold([new_id], 60) == set()
+            assert proxy.counts["find"] >= 2, "it asked again"
+        finally:
+            mongo.close()
+            worker.thaw()
+            await worker.kill()
 
 
 async def expire(redis: Redis, key: str) -> None:
