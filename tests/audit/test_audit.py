@@ -16,9 +16,11 @@ from gears.in_mongo.client import open_client
 from gears.in_mongo.reports.audit_report import AuditReport
 from gears.in_mongo.reports.kept_reports import KEPT_AUDITS
 from gears.in_mongo.store import Store
+from gears.in_redis.client import connect
 from gears.progress.backlog import last_entry
 from tests.support.engines import uncaptured
 from tests.support.stack import Stack, eventually
+from worker.lease.lease import Lease
 
 
 async def audit(stack: Stack, *options: str, **env: str) -> tuple[int, list[dict[str, Any]], str]:
@@ -205,3 +207,21 @@ async def test_what_an_audit_reads_does_not_count_as_used(stack: Stack, redis: R
     await eventually(unused)
     await audit(stack, "--mapping", "todos")
     assert await unused()
+
+
+async def test_a_lease_counts_as_used(stack: Stack, redis: Redis, new_id: str) -> None:
+    lease, never = f"lease-{new_id}", f"never-{new_id}"
+
+    async def idle(key: str) -> int:
+        return int(await redis.object("IDLETIME", key))
+
+    async def unused() -> bool:
+        return await idle(never) >= 3
+
+    async def work() -> None:
+        await redis.set(never, "")
+        await eventually(unused)
+        assert await idle(lease) < await idle(never)
+
+    async with connect(stack.redis_url, timeout=5, touching=False) as untouching:
+        assert await Lease(untouching, lease, 4).hold(work)
