@@ -27,14 +27,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """Redis, MongoDB and a worker, all running; the API joins them with the fixture `api`."""
+async def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """The stack that many tests share."""
     stack = Stack(tmp_path_factory.mktemp("stack"))
     try:
         await stack.start(stack.redis, stack.mongo, stack.worker)
         yield stack
     finally:
         await stack.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack(shared_stack: Stack) -> AsyncIterator[Stack]:
+    """Redis, MongoDB and a worker, all running; the API joins them with the fixture `api`.
+
+    The next file, which may be any other, finds no dead letters and no keys but documents.
+    """
+    yield shared_stack
+    await shared_stack.tidy()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

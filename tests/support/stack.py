@@ -296,6 +296,15 @@ class Stack:
 
         await eventually(probe, within=within)
 
+    async def tidy(self) -> None:
+        """Take away dead letters, and what is under the keys of documents and isn't one."""
+        for database in {mapping.database for mapping in self.settings.mappings}:
+            await self.mongo_client[database].sync_dead_letters.delete_many({})
+        documents = {key async for key in self.redis_client.scan_iter(count=1000, _type="ReJSON-RL")}
+        async for key in self.redis_client.scan_iter(count=1000):
+            if key not in documents and not key.startswith(b"sync:"):
+                await self.redis_client.unlink(key)
+
     async def close(self) -> None:
         """Kill what still runs."""
         await self.client.aclose()

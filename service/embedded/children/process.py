@@ -73,7 +73,7 @@ async def problem_of(probe: Probe) -> str | None:
             return None if await probe() else "it says it is not ready"
     except TimeoutError:
         return NO_ANSWER
-    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+    except OSError as error:
         return str(error) or "connection closed"
 
 

@@ -66,8 +66,11 @@ def http_ready(host: str, port: int, path: str = "/healthz") -> Probe:
 
     async def ask() -> bool:
         async with await anyio.connect_tcp(host, port) as stream:
-            await stream.send(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-            status = (await stream.receive()).split(b"\r\n", 1)[0].decode(errors="replace")
+            try:
+                await stream.send(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+                status = (await stream.receive()).split(b"\r\n", 1)[0].decode(errors="replace")
+            except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
+                raise ConnectionError("it hung up") from error
         if " 200" not in status:
             raise ConnectionError(f"GET {path} answers {status!r}")
         return True
