@@ -146,6 +146,23 @@ async def test_nobody_reading_any_more_ends_it_quietly(words: str, stack: Stack)
     assert (ended.returncode, ended.stderr) == (0 if quiet else 141, b"")
 
 
+def test_ctrl_c_while_it_is_imported_ends_it_quietly() -> None:
+    interrupted = """if True:
+        import sys
+        from writethrough.start import start
+
+        class Interrupting:
+            def find_spec(self, name, *_):
+                if name == "typer":
+                    raise KeyboardInterrupt
+
+        sys.meta_path.insert(0, Interrupting())
+        start()
+    """
+    ended = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
 def test_the_licences_of_the_embedded_servers_are_shown() -> None:
     shown = here("run --licences")
     assert shown.exit_code == 0
