@@ -59,8 +59,10 @@ async def _of_another_life(log: Log, acked: Acked, token: Token) -> Standing | N
         return None
     if token in head.lost:
         return "lost"
+    if any(doubt.holds(token) for doubt in head.doubtful):
+        return "unknown"
     if newest is None or token.id > newest.lives.get(token.life, ZERO):
-        return "unknown" if any(doubt.holds(token) for doubt in head.doubtful) else "lost"
+        return "lost"
     if acked.version < newest.version and any(doubt.holds(token) for doubt in newest.doubtful):
         return "unknown"
     return "committed"

@@ -212,7 +212,8 @@ async def test_what_was_written_after_a_flush_is_called_lost_when_redis_falls_ba
     assert (await in_mongodb(own_stack))["a"]["n"] == 0
 
 
-async def test_no_token_is_called_committed_when_its_refusal_had_not_come(own_stack: Stack) -> None:
+@pytest.mark.parametrize("again", [False, True], ids=["one committer later", "and the next committer ended before its first batch"])
+async def test_no_token_is_called_committed_when_its_refusal_had_not_come(own_stack: Stack, *, again: bool) -> None:
     """The checkpoint and the documents had, when worker and Redis went down."""
     await own_stack.start()
     await put(own_stack, "before", 0)
@@ -224,6 +225,9 @@ async def test_no_token_is_called_committed_when_its_refusal_had_not_come(own_st
     await own_stack.worker.ends()
     await own_stack.mongo_client.test.sync_dead_letters.delete_many({})  # as if it had not come
     await lose_everything_since(own_stack, None)
+    if again:
+        await own_stack.worker.start(wait=False, FAILPOINTS="kill checked", MAPPINGS="notes=test.notes:id")
+        await own_stack.worker.ends()
     await own_stack.worker.start()
     await recovered(own_stack)
     await put(own_stack, "after", 0)
