@@ -14,7 +14,7 @@ class RedisAway(WritethroughError):
 
 
 class OutcomeUnknown(WritethroughError):
-    """The connection broke after the command was sent: Redis may or may not have run it."""
+    """The connection broke after the command was sent, or Redis ended it midway: it may have been run or not."""
 
 
 class CaptureMissing(WritethroughError):

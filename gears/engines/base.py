@@ -100,7 +100,7 @@ class Engine(ABC):
 
     The methods that write run as one atomic unit inside Redis. They raise:
         RedisAway: nothing was sent.
-        OutcomeUnknown: the connection broke before the reply.
+        OutcomeUnknown: the connection broke before the reply, or Redis ended the script midway.
         CaptureMissing: the recipe isn't there; nothing was written.
         RedisRefused: Redis answered with an error; nothing was written.
     """

@@ -10,10 +10,15 @@ from gears.contract.entries import CAPTURED, DELETE_EVENTS
 from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
 from gears.engines.recipe_calls import OURS, CallEngine, recipe, version_of_recipe
-from gears.errors import CaptureMissing, RedisRefused
+from gears.errors import CaptureMissing, OutcomeUnknown, RedisRefused
 from gears.in_redis.client import send_once
 
 _MISSING = ("unknown library", "unknown function", "unknown command")
+
+_ENDED = "execution was terminated"
+"""Gears ended a script, which took too long (`lock-redis-timeout`) or too much memory: what it did until then stays."""
+
+_WRITES = frozenset({"put", "remove"})
 
 
 class Gears2(CallEngine):
@@ -116,6 +121,8 @@ class Gears2(CallEngine):
                 raise CaptureMissing(
                     f"the write-through recipe for {self.mapping.prefix!r} is not installed"
                 ) from error
+            if function in _WRITES and _ENDED in message.lower():
+                raise OutcomeUnknown(f"RedisGears ended the script: {message}") from error
             raise RedisRefused(message) from error
 
 

@@ -21,6 +21,9 @@ _REMEDY = (
 _PYTHON = (sys.executable, "-P", "-m")
 """Runs a module of ours; `-P`, since the folder that this is started from may have a `worker.py` of its own."""
 
+_SCRIPT_MS = "10000"
+"""After how long RedisGears ends a script. By default 500: a busy machine takes longer for a document of 10 MB."""
+
 _LOADING = 120.0
 """Seconds a server may take to load the data that it finds."""
 
@@ -85,7 +88,8 @@ def redis(wheels: Wheels, setup: Setup) -> Child:
     """Redis Stack with RedisJSON and RedisGears 2, its data in an append-only file."""
     modules = wheels.redis / "lib"
     rejson = ("--loadmodule", f"{modules}/rejson.so")
-    gears = ("--loadmodule", f"{modules}/redisgears.so", "v8-plugin-path", f"{modules}/libredisgears_v8_plugin.so")
+    plugin = ("v8-plugin-path", f"{modules}/libredisgears_v8_plugin.so")
+    gears = ("--loadmodule", f"{modules}/redisgears.so", *plugin, "lock-redis-timeout", _SCRIPT_MS)
     options = {
         "bind": LOOPBACK,
         "port": str(setup.redis_port),

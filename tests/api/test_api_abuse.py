@@ -25,7 +25,7 @@ from service.http.protocol import MAX_HEAD, MAX_PIPELINED
 from tests.support.impatient import BODY_SECONDS, HEAD_SECONDS, MAX_CONNECTIONS, MAX_UNREAD, MAX_WRITES, UNREAD_SECONDS
 from tests.support.stack import Process, Stack, eventually, free_port
 
-PROMPT = 2.0
+PROMPT = 4.0
 """Seconds within which a well-behaved client is answered, whatever others do."""
 
 GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)

@@ -111,7 +111,7 @@ async def test_after_504_after_restarts_and_after_redis_lost_everything(own_stac
     accepted = await post(api, new_id, body, Prefer="respond-async")
     assert accepted.status_code == 202
     stack.worker.thaw()
-    made = await post(api, new_id, body)
+    made = await post(api, new_id, body, Prefer="wait=20")
     assert made.status_code == 201
     for name in ("Location", "Sync-Token"):
         assert made.headers[name] == accepted.headers[name] == late[0].headers[name]

@@ -26,7 +26,7 @@ async def reconciler(stack: Stack) -> ReconcilerState | None:
     return await read_reconciler(stack.redis_client, stack.settings.mappings[0])
 
 
-async def is_in(stack: Stack, state: str, within: float = 15.0) -> ReconcilerState:
+async def is_in(stack: Stack, state: str, within: float = 60.0) -> ReconcilerState:
     """Wait until the reconciler is in this state and its first sweep is done."""
 
     async def probe() -> ReconcilerState | None:

@@ -14,7 +14,7 @@ from gears.engines import open_engine
 from tests.support.stack import Stack, eventually
 
 
-async def stored_is(stack: Stack, document_id: str, expected: dict[str, Any] | None, within: float = 5) -> None:
+async def stored_is(stack: Stack, document_id: str, expected: dict[str, Any] | None, within: float = 30) -> None:
     async def probe() -> bool:
         return await stack.stored(document_id) == expected
 

@@ -75,7 +75,7 @@ def json_set(document_id: str, **fields: Any) -> tuple[str, ...]:
     return ("JSON.SET", f"things:{document_id}", "$", json.dumps({"id": document_id} | fields))
 
 
-async def arrive(stack: Stack, prefix: str, expected: Documents, within: float = 20) -> None:
+async def arrive(stack: Stack, prefix: str, expected: Documents, within: float = 60) -> None:
     """Both sides hold this, and nothing was refused."""
 
     async def arrived() -> bool:

@@ -212,7 +212,9 @@ async def test_what_was_written_after_a_flush_is_called_lost_when_redis_falls_ba
     assert (await in_mongodb(own_stack))["a"]["n"] == 0
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["one committer later", "and the next committer ended before its first batch"])
+@pytest.mark.parametrize(
+    "again", [False, True], ids=["one committer later", "and the next committer ended before its first batch"]
+)
 async def test_no_token_is_called_committed_when_its_refusal_had_not_come(own_stack: Stack, *, again: bool) -> None:
     """The checkpoint and the documents had, when worker and Redis went down."""
     await own_stack.start()

@@ -40,7 +40,7 @@ async def recovered(stack: Stack) -> None:
         mappings = (await stack.client.get("/sync")).json()["mappings"].values()
         return all(mapping["worker"] and mapping["worker"]["to_warm"] == 0 for mapping in mappings)
 
-    await eventually(probe, within=20)
+    await eventually(probe, within=60)
     await stack.drained("notes")
 
 

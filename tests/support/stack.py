@@ -17,7 +17,7 @@ import anyio
 import httpx
 from pydantic_core import to_json
 from pymongo import AsyncMongoClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import AutoReconnect, PyMongoError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -75,7 +75,7 @@ async def far_ahead(stack: "Stack", prefix: str = "notes") -> int:
     return version_of(int(found["term"]) + 1000, 1)
 
 
-async def eventually(probe: Callable[[], Awaitable[Any]], *, within: float = 10.0, pause: float = 0.01) -> Any:
+async def eventually(probe: Callable[[], Awaitable[Any]], *, within: float = 30.0, pause: float = 0.01) -> Any:
     """The first true result of `probe`, asked again and again.
 
     Raises:
@@ -152,7 +152,7 @@ class Process:
         process._env, process._process = self._env | env, None
         return process
 
-    async def wait_ready(self, within: float = 30.0) -> None:
+    async def wait_ready(self, within: float = 60.0) -> None:
         deadline = monotonic() + within
         while True:
             try:
@@ -178,7 +178,7 @@ class Process:
         self._signal(signal.SIGKILL)
         await eventually(self._ended)
 
-    async def ends(self, within: float = 20.0) -> None:
+    async def ends(self, within: float = 60.0) -> None:
         """Wait until it has ended by itself."""
         await eventually(self._ended, within=within)
 
@@ -288,7 +288,7 @@ class Stack:
         """A plain client's JSON.GET."""
         return await self.redis_client.json().get(f"{prefix}:{document_id}")
 
-    async def drained(self, prefix: str = "todos", within: float = 15.0) -> None:
+    async def drained(self, prefix: str = "todos", within: float = 60.0) -> None:
         """Wait until nothing is left to commit."""
 
         async def probe() -> bool:
@@ -298,8 +298,14 @@ class Stack:
 
     async def tidy(self) -> None:
         """Take away dead letters, and what is under the keys of documents and isn't one."""
-        for database in {mapping.database for mapping in self.settings.mappings}:
-            await self.mongo_client[database].sync_dead_letters.delete_many({})
+
+        async def dropped() -> bool:
+            with suppress(AutoReconnect):  # the driver's monitor, on a busy machine
+                await self.mongo_client.test.sync_dead_letters.delete_many({})
+                return True
+            return False
+
+        await eventually(dropped)
         documents = {key async for key in self.redis_client.scan_iter(count=1000, _type="ReJSON-RL")}
         async for key in self.redis_client.scan_iter(count=1000):
             if key not in documents and not key.startswith(b"sync:"):
