@@ -1,16 +1,19 @@
 """The recipe as other tools send it, and recipes that were left behind."""
 
 import ast
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from anyio import fail_after, run_process
 from typer.testing import CliRunner
 
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.engines import open_engine
 from gears.engines.recipe_calls import library_of, prefix_of
+from service.embedded.server_commands import find_wheels
 from tests.support.commands import Commands
 from tests.support.engines import KindStack, needs_gears1
 from tests.support.stack import Stack, eventually
@@ -33,12 +36,22 @@ async def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         await stack.close()
 
 
-async def test_what_any_client_sends_is_the_recipe(kind: KindStack, commands: Commands) -> None:
+async def redis_cli(kind: KindStack, *words: str, stdin: str) -> str:
+    """What `redis-cli -x` is answered, which adds its input to the words."""
+    wheels = find_wheels()
+    command = [f"{wheels.redis}/bin/redis-cli", "-p", str(kind.setup.redis_port), "-x", *words]
+    with fail_after(30):
+        ended = await run_process(command, input=stdin.encode(), env=os.environ | wheels.environment)
+    return ended.stdout.decode().strip()
+
+
+async def test_what_redis_cli_sends_is_the_recipe(kind: KindStack, commands: Commands) -> None:
     redis, load = kind.redis_client, LOAD[kind.kind.engine]
     for prefix in ("todos", "notes"):
         words = f"recipe print --engine {kind.kind.engine} --mapping {prefix}"
         text = (await commands.run(kind, words)).stdout
-        await redis.execute_command(*load, text)
+        assert await redis_cli(kind, *load, stdin=text) in ("OK", f"writethrough_{prefix}")
+        assert "already" in await redis_cli(kind, *load, stdin=text)
     try:
         assert [each["working"] for each in await commands.reports(kind, "recipe status")] == [True, True]
         engine = await open_engine(redis, kind.settings.mappings[0])

@@ -105,9 +105,11 @@ class KindStack(Stack):
             self.redis = Process(child, folder, {}, ready=self._pings)
 
     async def start_redis(self) -> None:
-        """Start it, or empty the one that runs."""
+        """Start it, or empty the one that runs, and remove what is registered there."""
         if self.external:
             await self.redis_client.flushall()
+            for _, registration, *_ in await self.redis_client.execute_command("RG.DUMPREGISTRATIONS"):
+                await self.redis_client.execute_command("RG.UNREGISTER", registration)
         else:
             await self.redis.start()
 
