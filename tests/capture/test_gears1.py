@@ -55,19 +55,26 @@ async def _works(engine: Engine) -> bool:
 
 @needs_gears1
 async def test_ok_means_in_mongodb(real: KindStack, held: Engine, new_id: str) -> None:
-    missing: list[str] = []
+    confirmed, missing = list[str](), list[str]()
 
     async def client(number: int) -> None:
         async with Redis.from_url(GEARS1_URL, protocol=2) as redis:
             for n in range(10):
                 document_id = f"{new_id}-{number}-{n}"
-                await redis.execute_command("JSON.SET", f"todos:{document_id}", "$", json.dumps({"n": n}))
+                try:
+                    await redis.execute_command("JSON.SET", f"todos:{document_id}", "$", json.dumps({"n": n}))
+                except ResponseError as error:
+                    if "not confirmed within 2 s" not in str(error):
+                        raise
+                    continue  # the machine is too slow for so many
+                confirmed.append(document_id)
                 if await real.stored(document_id) != {"id": document_id, "n": n}:
                     missing.append(document_id)
 
     async with anyio.create_task_group() as tasks:
         for number in range(100):
             tasks.start_soon(client, number)
+    assert confirmed
     assert missing == []
 
 
