@@ -46,13 +46,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "package.json").write_text('{"type": "module"}')
     for script in Path(__file__).parent.glob("*.js"):
         shutil.copy(script, folder)
-    install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", *PACKAGES]
+    install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *PACKAGES]
+    install += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
     try:
         ended = subprocess.run(install, cwd=folder, check=False, capture_output=True, text=True, timeout=90)
     except subprocess.TimeoutExpired:
         pytest.skip("npm doesn't install node-redis within 90 s")
     if ended.returncode:
-        pytest.skip(f"npm can't install node-redis: {ended.stderr.strip()[:500]}")
+        pytest.skip(f"npm can't install node-redis: {' '.join(ended.stderr.split())[:200]}")
     return folder
 
 
