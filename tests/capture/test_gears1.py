@@ -97,7 +97,7 @@ async def test_the_limit_holds_with_no_worker(real: KindStack, held: Engine, new
         await waiting.aclose()
     assert 1.9 < anyio.current_time() - started < 3
     await real.worker.start()
-    await eventually(lambda: real.stored(new_id))
+    await eventually(lambda: real.stored(new_id), within=30)
 
 
 @needs_gears1
@@ -108,7 +108,7 @@ async def test_a_client_that_leaves_while_held_loses_nothing(real: KindStack, he
             with pytest.raises(RedisTimeoutError):
                 await redis.execute_command("JSON.SET", f"todos:{new_id}", "$", "{}")
     await real.worker.start()
-    await eventually(lambda: real.stored(new_id))
+    await eventually(lambda: real.stored(new_id), within=30)
 
 
 @needs_gears1
@@ -174,7 +174,7 @@ async def test_an_unheld_mapping_is_answered_at_once(real: KindStack, held: Engi
     with anyio.fail_after(1):
         await real.set(new_id, {}, "notes")
     await real.worker.start()
-    await eventually(lambda: real.stored(new_id, "notes"))
+    await eventually(lambda: real.stored(new_id, "notes"), within=30)
 
 
 @needs_gears1
