@@ -11,6 +11,7 @@ from pymongo.read_concern import ReadConcern
 
 from gears.contract.mapping import Mapping
 from gears.errors import ConfigError, without_secrets
+from gears.in_mongo.uri_options import check_options
 
 MongoError = PyMongoError
 """What every call here raises when MongoDB can't be reached or doesn't do what it was asked."""
@@ -27,8 +28,9 @@ def open_client(uri: str, *, timeout: float) -> "AsyncIOMotorClient[Document]":
     """A client for this URI; every operation ends within `timeout` seconds, server selection included.
 
     Raises:
-        ConfigError: the URI can't be used.
+        ConfigError: the URI can't be used, or asks for what can't be had.
     """
+    check_options(uri)
     try:
         return AsyncIOMotorClient(
             uri,
