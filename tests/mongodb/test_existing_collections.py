@@ -218,14 +218,6 @@ async def test_sharded_by_another_key_than_the_id(servers: Stack, proxy: WirePro
     await works(servers)
 
 
-@pytest.mark.parametrize("key", [{"id": 1}, {"id": "hashed"}], ids=str)
-async def test_sharded_by_the_id(servers: Stack, proxy: WireProxy, key: Document) -> None:
-    proxy.add(on("find", "collections"), change_reply(sharded_by(key)))
-    await start(servers)
-    await works(servers)
-    assert (await servers.client.get("/sync")).json()["mappings"]["todos"]["collection"]["shard_key"] == key
-
-
 @pytest.mark.parametrize("code", [13, 59, 8000])
 async def test_what_may_not_be_asked_keeps_nothing_from_working(servers: Stack, proxy: WireProxy, code: int) -> None:
     for command in (on(["listCollections", "listIndexes", "currentOp"]), on("find", "collections")):
