@@ -10,7 +10,7 @@ from gears.cli import recipe_command
 from gears.cli.recipe_command import EngineOption, JsonOption, LeftOption, OneOption
 from service.commands import run, serve
 from worker.__main__ import audit, commit, main, reconcile, restore
-from writethrough.check_command import check
+from writethrough.check.command import check
 from writethrough.config_command import config
 from writethrough.dead_letters_command import dead_letters
 from writethrough.tail_command import tail

@@ -63,6 +63,12 @@ _NOT_IN_ALL = {"gears1": ("client|setinfo", "client|no-touch")}
 """What not every Redis that an engine runs on has; 7.0 refuses the rule, and clients get along without the command."""
 
 
+def commands_of(engine: str) -> list[str]:
+    """The names of all commands that the API and the worker use with this engine, without subcommands."""
+    used = (*_COMMANDS[Role.WORKER], *_OF_ENGINE[engine, Role.WORKER], *_OF_ENGINE[engine, Role.SERVICE])
+    return list(dict.fromkeys(name.partition("|")[0] for name in used))
+
+
 def hashed(password: str) -> str:
     """A password as rules take it, so that it is shown nowhere."""
     return f"#{sha256(password.encode()).hexdigest()}"

@@ -61,7 +61,9 @@ def database_of(client: "AsyncIOMotorClient[Document]", mapping: Mapping) -> "As
 def addresses(client: "AsyncIOMotorClient[Document]") -> str:
     """Where a client looks for MongoDB: `host:port`, separated by commas."""
     known = client.delegate.topology_description.server_descriptions()
-    return ", ".join(sorted(f"{host}:{port}" for host, port in known)) or "the addresses that DNS knows"
+    return (
+        ", ".join(sorted(f"{host}:{port}" if port else host for host, port in known)) or "the addresses that DNS knows"
+    )
 
 
 def within(seconds: float) -> AbstractContextManager[Any]:

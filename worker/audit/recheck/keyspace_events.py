@@ -88,13 +88,10 @@ class KeyspaceEvents:
             ConfigError: it doesn't send them, and may not be told to.
             RedisError: Redis is away.
         """
-        try:
-            reply: Any = await self._redis.execute_command("CONFIG", "GET", SETTING)
-        except ResponseError:
-            await self._probe()
+        flags = await self.setting()
+        if flags is None:
+            await self.probe()
             return Enabled(removals=False, now=False)
-        flags = next(iter(reply.values())) if isinstance(reply, dict) else reply[1]
-        flags = flags.decode() if isinstance(flags, bytes) else flags
         needed, wanted = _missing(flags, _FLAGS), _missing(flags, _REMOVALS)
         if not needed and not wanted:
             return Enabled(removals=True, now=False)
@@ -105,6 +102,37 @@ class KeyspaceEvents:
                 raise ConfigError(f"{SETTING} is {flags!r}; set it to {flags + needed + wanted!r} ({error})") from error
             return Enabled(removals=False, now=False)
         return Enabled(removals=True, now=bool(needed))
+
+    async def setting(self) -> str | None:
+        """What the setting holds; None where Redis doesn't tell."""
+        try:
+            reply: Any = await self._redis.execute_command("CONFIG", "GET", SETTING)
+        except ResponseError:
+            return None
+        for flags in reply.values() if isinstance(reply, dict) else reply[1:2]:
+            return flags.decode() if isinstance(flags, bytes) else str(flags)
+        return None
+
+    async def probe(self) -> None:
+        """Change a key and see whether that is told, where the setting can't be read.
+
+        Raises:
+            ConfigError: it isn't.
+            RedisError: Redis is away.
+        """
+        key, events = Names(self._prefix).probe, set[bytes]()
+        async with self._redis.pubsub() as subscription:
+            await subscription.subscribe(self._channels + key)
+            await subscription.get_message(timeout=_PROBE_SECONDS)  # subscribed
+            await self._redis.execute_command("JSON.SET", key, "$", "1")
+            await self._redis.delete(key)
+            with anyio.move_on_after(_PROBE_SECONDS):
+                while not events >= {b"json.set", b"del"}:
+                    message = await subscription.get_message(timeout=_PROBE_SECONDS)
+                    if message is not None and message["type"] == "message":
+                        events.add(message["data"])
+                return
+        raise ConfigError(f"Redis sends no keyspace notifications and CONFIG is not allowed; set {SETTING} to 'Kgdxe'")
 
     async def follow(self, hearer: Hearer) -> None:
         """Tell what happens until cancelled.
@@ -140,21 +168,10 @@ class KeyspaceEvents:
             else:
                 hearer.message(message["data"])
 
-    async def _probe(self) -> None:
-        """Where the setting can't be read: change a key and see whether that is told."""
-        key, events = Names(self._prefix).probe, set[bytes]()
-        async with self._redis.pubsub() as subscription:
-            await subscription.subscribe(self._channels + key)
-            await subscription.get_message(timeout=_PROBE_SECONDS)  # subscribed
-            await self._redis.execute_command("JSON.SET", key, "$", "1")
-            await self._redis.delete(key)
-            with anyio.move_on_after(_PROBE_SECONDS):
-                while not events >= {b"json.set", b"del"}:
-                    message = await subscription.get_message(timeout=_PROBE_SECONDS)
-                    if message is not None and message["type"] == "message":
-                        events.add(message["data"])
-                return
-        raise ConfigError(f"Redis sends no keyspace notifications and CONFIG is not allowed; set {SETTING} to 'Kgdxe'")
+
+def flags_missing(flags: str) -> str:
+    """What the setting should hold beside these flags."""
+    return _missing(flags, _FLAGS) + _missing(flags, _REMOVALS)
 
 
 def _missing(flags: str, wanted: dict[str, str]) -> str:
