@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import anyio
 import pytest
 
 from tests.audit.test_audit import audit
+from tests.support.commands import Commands
 from tests.support.stack import Stack, eventually
 from tests.wire import Command, WireProxy, change_reply, item_error, on, top_error
 
@@ -48,7 +50,7 @@ class Mongos:
 
 
 @pytest.mark.parametrize("shard_key", SHARD_KEYS, ids=str)
-async def test_sharded_by_the_id(own_stack: Stack, shard_key: Document) -> None:
+async def test_sharded_by_the_id(own_stack: Stack, commands: Commands, shard_key: Document) -> None:
     stack, [id_field] = own_stack, shard_key
     await stack.start(stack.redis, stack.mongo)
     async with WireProxy(stack.setup.mongo_port) as proxy:
@@ -56,6 +58,7 @@ async def test_sharded_by_the_id(own_stack: Stack, shard_key: Document) -> None:
         env = {"MONGO_URI": proxy.uri, "MAPPINGS": f"todos=test.todos:{id_field},notes=test.notes:id"}
         stack.worker = stack.another_worker("worker", **env)
         stack.api = stack.another_api("api", stack.setup.port, **env)
+        stack.env |= env
         await stack.start(stack.worker, stack.api)
 
         for i in range(7):
@@ -71,11 +74,15 @@ async def test_sharded_by_the_id(own_stack: Stack, shard_key: Document) -> None:
         assert await _pages(stack, id_field) == ["0", "1", "2", "4", "6"]
         await stack.todos.delete_one({id_field: "0"})
         await stack.todos.update_one({id_field: "6"}, {"$set": {"name": "edited"}, "$unset": {"_sync": 1}})
-        code, reports, said = await audit(stack, "--repair", "--mapping", "todos", **env)
+        code, reports, said = await audit(stack, "--repair", "--mapping", "todos")
         assert (code, len(reports)) == (0, 1), said  # unless a recheck was faster, it has repaired both
         assert await _names(stack, id_field, {"0": "a", "1": "b", "2": "c", "4": "plain", "6": "a"})
 
         assert [rule.hits for rule in mongos.refused] == [0, 0, 0]
+        told = f"unique indexes of yours must begin with '{id_field}'"
+        assert told in await anyio.Path(stack.worker.log).read_text()
+        [checked] = [line for line in await commands.reports(stack, "check") if "test.todos" in line["what"]]
+        assert (checked["has"], told in checked["what"]) == (True, True)
         assert (await stack.client.get("/sync")).json()["mappings"]["todos"]["collection"]["shard_key"] == shard_key
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gears.access.users import Role
 from service.embedded import server_commands as servers
 from tests.support.commands import Commands
 from tests.support.engines import KindStack
@@ -143,6 +144,17 @@ async def test_a_right_that_the_user_lacks(
     assert said_of(found, what).startswith(said), found
     if said == "lacks: ":
         assert "writethrough access redis" in said_of(found, what)
+
+
+async def test_the_users_with_least_privilege_have_all_they_need(tmp_path: Path, commands: Commands) -> None:
+    async with redis(tmp_path, *NOTIFICATIONS) as stack:
+        stack.env |= {role.variable: "pw" for role in Role}
+        await commands.run(stack, "access redis --apply")
+        for role in (Role.WORKER, Role.SERVICE):
+            stack.env["REDIS_URL"] = stack.redis_url.replace("//", f"//{role.user}:pw@")
+            found = await check(stack, commands)
+            assert not [said for said in found.values() if said.startswith("lacks")], found
+        assert "the worker installs the recipe" in said_of(found, "FUNCTION LOAD")
 
 
 async def _is_gone(stack: Stack, document_id: str) -> bool:

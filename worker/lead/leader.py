@@ -137,7 +137,7 @@ class Leader:
                         self._redis, engine, lease, self._settings.mappings, timeout=self._settings.redis_timeout
                     )
                     tasks.start_soon(listener.run)
-                await prepare(self._store, reporter, self._warn)
+                await prepare(self._store, reporter, self._warn, self._log.info)
                 tasks.start_soon(tidy, self._store, self._warn)
                 async with own_wire(self._redis) as wire:
                     term = Term(lease)

@@ -7,19 +7,21 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from gears.errors import Unfit
 from gears.in_mongo.client import MongoError
+from gears.in_mongo.collection.fitness import sharding_rule
 from gears.in_mongo.errors.describe import held_up
 from gears.in_mongo.store import Store
 from worker.lead.watch_mongo import LOOK_EVERY
 from worker.reporter import Reporter
 
 
-async def prepare(store: Store, reporter: Reporter, warn: Callable[[str], None]) -> None:
+async def prepare(store: Store, reporter: Reporter, warn: Callable[[str], None], tell: Callable[[str], None]) -> None:
     """Ensure that documents can be kept, however long MongoDB takes, or somebody, to make it possible.
 
     Args:
         store: the mapping's documents in MongoDB.
         reporter: where to say what it waits for.
         warn: told what isn't as it should be.
+        tell: told what is good to know.
     """
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type((MongoError, Unfit)),
@@ -38,6 +40,9 @@ async def prepare(store: Store, reporter: Reporter, warn: Callable[[str], None])
                 raise
             if found.collation:
                 warn(f"the collection has the default collation {found.collation!r}; it isn't used for ids")
+            rule = sharding_rule(found, store.mapping)
+            if rule is not None:
+                tell(f"the collection is {rule}")
 
 
 async def tidy(store: Store, warn: Callable[[str], None]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from gears.cli.command_line import saying_whom
 from gears.in_mongo.client import MongoError, addresses, close_client, open_client, see_server
-from gears.in_mongo.collection.fitness import unfit, written
+from gears.in_mongo.collection.fitness import sharding_rule, unfit
 from gears.in_mongo.errors.describe import describe
 from gears.in_mongo.store import Store
 from gears.process.settings import Settings
@@ -53,9 +53,5 @@ async def _collection(store: Store) -> Finding:
         found = await store.set_up.look()
     except MongoError as error:
         return Finding("MongoDB", what, has=False, needed=True, follows=describe(error))
-    reason = unfit(found, store.mapping)
-    if found.shard_key and reason is None:
-        what += (
-            f", sharded by {written(found.shard_key)}: unique indexes of yours begin with {store.mapping.id_field!r}"
-        )
-    return Finding("MongoDB", what, reason is None, True, reason or "")
+    reason, rule = unfit(found, store.mapping), sharding_rule(found, store.mapping)
+    return Finding("MongoDB", f"{what}, {rule}" if rule and not reason else what, reason is None, True, reason or "")

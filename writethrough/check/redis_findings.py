@@ -16,7 +16,7 @@ from gears.process.settings import Settings
 from worker.audit.recheck.keyspace_events import SETTING, KeyspaceEvents, flags_missing
 from writethrough.check.finding import Finding, tried
 
-_GRANT = "; or grant the user its rights: writethrough access redis"
+_GRANT = "; users get their rights by: writethrough access redis"
 
 _TOLD = ("config", "module")
 """Commands of which other findings tell what follows."""
@@ -74,10 +74,15 @@ async def look_at_redis(settings: Settings) -> AsyncGenerator[Finding, None]:
             )
 
 
+def _nobodys(names: Names) -> str:
+    """A key that is no document's, since no id is empty, and to which both the worker and the API may write."""
+    return names.ticket
+
+
 async def _json(redis: Redis, names: Names) -> Finding:
     async def write() -> None:
-        await redis.execute_command("JSON.SET", names.probe, "$", "1")
-        await redis.delete(names.probe)
+        await redis.execute_command("JSON.SET", _nobodys(names), "$", "1")
+        await redis.delete(_nobodys(names))
 
     remedy = f"; load RedisJSON, or use Redis Stack or Redis 8{_GRANT}"
     return await tried("Redis", f"JSON documents, and the right to keep {names.stream}", write, remedy)
@@ -85,7 +90,7 @@ async def _json(redis: Redis, names: Names) -> Finding:
 
 async def _script(redis: Redis, names: Names) -> Finding:
     async def run() -> None:
-        await redis.eval(_SCRIPT, 2, names.probe, f"{names.prefix}:")
+        await redis.eval(_SCRIPT, 2, _nobodys(names), f"{names.prefix}:")
 
     remedy = "; use a Redis that isn't sharded" + _GRANT
     return await tried("Redis", f"scripts that see {names.prefix}:* and {names.stream} in one step", run, remedy)
@@ -125,8 +130,9 @@ async def _refuses_only_nonsense(redis: Redis, *command: str | int) -> Finding:
     try:
         await redis.execute_command(*command)
     except NoPermissionError as error:
-        by_worker = "" if command[0] == "FCALL" else "; the worker installs the recipe, and its user needs that right"
-        return Finding("Redis", what, False, not by_worker, explain(error) + by_worker + _GRANT)
+        loads = command[0] == "FUNCTION LOAD"
+        installs = "; the worker installs the recipe, so its user needs this right" if loads else ""
+        return Finding("Redis", what, False, not loads, explain(error) + installs + _GRANT)
     except ResponseError as error:
         known = "unknown command" not in str(error).lower()
         return Finding("Redis", what, known, True, "it has no functions; use Redis 7 or later, or Valkey")

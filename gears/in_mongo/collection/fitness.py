@@ -180,6 +180,17 @@ def unfit(collection: Collection, mapping: Mapping) -> str | None:
     return None
 
 
+def sharding_rule(collection: Collection, mapping: Mapping) -> str | None:
+    """Which unique indexes a sharded collection can have beside those on the id and on `_id`; None if it isn't sharded.
+
+    See <https://www.mongodb.com/docs/manual/core/index-unique/>.
+    """
+    if collection.shard_key is None:
+        return None
+    by = written(collection.shard_key)
+    return f"sharded by {by}, so that unique indexes of yours must begin with {mapping.id_field!r}"
+
+
 def shell_name(collection: str) -> str:
     """A collection as mongosh calls it."""
     return f"db.{collection}" if _PLAIN_NAME.fullmatch(collection) else f"db.getCollection({json.dumps(collection)})"
