@@ -71,11 +71,14 @@ async def test_functions_are_there_and_capture_no_plain_writes(tmp_path: Path, c
     assert set(found.values()) == {"has"}, found
 
 
-async def test_without_config_and_module_all_works_once_they_are_set_up(tmp_path: Path, commands: Commands) -> None:
+@pytest.mark.parametrize("kind", ["redis-8.2-function", "valkey-9.1-function"])
+async def test_without_config_and_module_all_works_once_they_are_set_up(
+    tmp_path: Path, commands: Commands, kind: str
+) -> None:
     hidden = (*NO_CONFIG, "--rename-command", "MODULE", "")
-    async with redis(tmp_path, *hidden, *NOTIFICATIONS) as stack:
+    async with redis(tmp_path, *hidden, *NOTIFICATIONS, kind=kind) as stack:
         assert "name the engine with WT_ENGINE" in said_of(await check(stack, commands), "an engine")
-    async with redis(tmp_path, *hidden, *NOTIFICATIONS, WT_ENGINE="function") as stack:
+    async with redis(tmp_path, *hidden, *NOTIFICATIONS, kind=kind, WT_ENGINE="function") as stack:
         found = await check(stack, commands)
         assert said_of(found, "keyspace notifications, as a change of a key shows; CONFIG isn't allowed") == "has"
         assert said_of(found, "all commands") == "has"
