@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import anyio
 import typer
 from anyio import to_thread
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo.errors import PyMongoError
 
 from gears.cli.command_line import NOBODY_READS, failing_plainly, printable, run_command
 from gears.cli.recipe_command import JsonOption
 from gears.contract.mapping import Mapping
 from gears.contract.version import shown
 from gears.errors import ConfigError, OutcomeUnknown, RedisAway
+from gears.in_mongo.errors.what_errors_mean import Cause, Meaning, judge
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY
 from gears.process.settings import read_settings
@@ -65,7 +66,8 @@ async def _follow(tail: Tail) -> AsyncGenerator[News, None]:
         except (*AWAY, RedisAway, OutcomeUnknown):
             pass
         except PyMongoError as error:
-            if not (error.timeout or isinstance(error, ConnectionFailure)):
+            verdict = judge(error)
+            if verdict.meaning is not Meaning.AWAY and verdict.cause is not Cause.SLOW:
                 raise
         await anyio.sleep(_PAUSE)
 

@@ -9,8 +9,7 @@ from pymongo.errors import OperationFailure
 from gears.access.users import Role
 from gears.contract.mapping import Mapping
 from gears.in_mongo.client import Document
-
-_USER_NOT_FOUND, _ROLE_NOT_FOUND = 11, 31
+from gears.in_mongo.errors.what_errors_mean import Meaning, judge
 
 _DOCUMENTS = "documents"
 _ACTIONS: dict[Role, dict[str, tuple[str, ...]]] = {
@@ -76,7 +75,7 @@ async def set_up(
         try:
             await client.admin.command(f"update{kind}", name, **definition)
         except OperationFailure as error:
-            if error.code not in (_ROLE_NOT_FOUND, _USER_NOT_FOUND):
+            if judge(error).meaning is not Meaning.NO_USER:
                 raise
             await client.admin.command(f"create{kind}", name, **definition)
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TextIO, cast
 import anyio
 import typer
 from anyio import CancelScope
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo.errors import PyMongoError
 from redis.exceptions import AuthenticationError, RedisError
 
 from gears.cli.exception_groups import leaves
@@ -27,6 +27,7 @@ from gears.errors import (
     Unchecked,
 )
 from gears.in_mongo.errors import describe as mongo_texts
+from gears.in_mongo.errors.what_errors_mean import Meaning, judge
 from gears.in_redis import describe_errors as redis_texts
 from gears.in_redis.pipelining import AWAY
 
@@ -90,7 +91,7 @@ def printable(text: str) -> str:
 def explain(error: BaseException) -> str:
     """What is wrong and what to do about it, for a person who runs a command."""
     match error:
-        case ConnectionFailure():
+        case PyMongoError() if judge(error).meaning is Meaning.AWAY:
             return f"{mongo_texts.held_up(error)}; see that it runs, and that MONGO_URI is right"
         case PyMongoError():
             return mongo_texts.held_up(error)

@@ -20,7 +20,7 @@ from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import Stored, read_stored
 from gears.in_mongo.client import Document, within
 from gears.in_mongo.collection.inspect import look
-from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of
+from gears.in_mongo.errors.what_errors_mean import Meaning, failures_of, judge
 from gears.in_mongo.version_filter import Filters
 
 AT_ONCE = 100
@@ -39,8 +39,6 @@ _SCAN_BATCH = 1000
 
 _SCAN_TIMEOUT = 60.0
 """Seconds until a scan's next batch; servers that sort before they answer need some for the first."""
-
-_CURSOR_NOT_FOUND = 43
 
 
 class Documents:
@@ -130,7 +128,7 @@ class Documents:
                         above = {"$gt": id_type.parse(found[-1].id)}
                         yield found
             except OperationFailure as error:
-                if error.code != _CURSOR_NOT_FOUND:  # it was idle for too long: go on with another
+                if judge(error).meaning is not Meaning.CURSOR_GONE:
                     raise
             finally:
                 await cursor.close()
@@ -159,7 +157,7 @@ class Documents:
             given = {"$set": {"_sync.v": Int64(version)}}
             await self.collection.update_many(exactly, given, collation=await self._simple())
         except OperationFailure as error:
-            if not _is_forbidden(error.code):
+            if not judge(error).refuses:  # else such documents stay as they are
                 raise
             await self._raise([self.filters.raised(self.filters.exactly(i, held), version) for i in ids])
 
@@ -168,10 +166,7 @@ class Documents:
             if operations:
                 await self.collection.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
-            failures = error.details.get("writeErrors", [])
-            if error.details.get("writeConcernErrors") or not all(
-                _is_forbidden(failure.get("code")) for failure in failures
-            ):
+            if not all(judge(failure).refuses for failure in failures_of(error)):
                 raise
 
     async def _find_some(self, ids: Iterable[str], only: Document | None) -> AsyncIterator[Stored]:
@@ -195,11 +190,6 @@ class Documents:
     def _read(self, found: Iterable[RawBSONDocument]) -> Iterator[Stored]:
         """What was found, as far as its ids are of the mapping's type."""
         return (stored for raw in found if (stored := read_stored(self.mapping, bytes(raw.raw))) is not None)
-
-
-def _is_forbidden(code: int | None) -> bool:
-    """Whether somebody's validation, or unique index, forbids it: such documents stay as they are."""
-    return meaning_of(code) in (Meaning.DOCUMENT, Meaning.DUPLICATE)
 
 
 def batched(ids: Iterable[str], size: int) -> Iterator[list[str]]:

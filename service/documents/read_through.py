@@ -14,6 +14,7 @@ from gears.engines.engine_of_mapping import Engines
 from gears.errors import CaptureMissing, ForeignKey, OutcomeUnknown, RedisAway, RedisRefused
 from gears.in_mongo.client import MongoError, within
 from gears.in_mongo.errors.describe import describe, held_up
+from gears.in_mongo.errors.what_errors_mean import Cause, judge
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis, send_once
 from service.documents.single_flight import SingleFlight
@@ -168,5 +169,6 @@ def mongo_unavailable(
         seconds: how long it was given.
         so: what comes of that.
     """
-    said = f"MongoDB did not answer within {seconds:g} s ({describe(error)})" if error.timeout else held_up(error)
+    slow = judge(error).cause is Cause.SLOW
+    said = f"MongoDB did not answer within {seconds:g} s ({describe(error)})" if slow else held_up(error)
     return Problem(MONGO_UNAVAILABLE, f"{said}; {so}")

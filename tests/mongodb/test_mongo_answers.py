@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gears.in_mongo.errors.what_codes_mean import name_of
+from gears.in_mongo.errors.known_codes import name_of
 from tests.support.codes import REFUSING, RETRIED
 from tests.support.stack import Stack, eventually
 from tests.wire import Command, WireProxy, apply_then_cut, cut, item_error, on, top_error, write_concern_error

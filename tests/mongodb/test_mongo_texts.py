@@ -29,7 +29,7 @@ from pymongo.errors import (
 
 from gears.in_mongo.errors.code_names import NAMES
 from gears.in_mongo.errors.describe import LONGEST, describe, describe_item
-from gears.in_mongo.errors.what_codes_mean import KNOWN
+from gears.in_mongo.errors.known_codes import KNOWN
 from tests.support.stack import Stack, free_port
 from tests.wire import (
     WireProxy,

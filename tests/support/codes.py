@@ -6,8 +6,8 @@ A system treats codes with the same meaning alike, save those that the driver kn
 from pymongo.helpers_shared import _RETRYABLE_ERROR_CODES, _SHUTDOWN_CODES
 
 from gears.in_mongo.errors.code_names import NAMES
-from gears.in_mongo.errors.what_codes_mean import KNOWN, Meaning, meaning_of
-from gears.in_mongo.errors.whole_commands import UNREADABLE
+from gears.in_mongo.errors.known_codes import KNOWN, UNREADABLE
+from gears.in_mongo.errors.what_errors_mean import Meaning, judge
 
 GONE = 987_654
 """A code that nobody knows."""
@@ -19,5 +19,5 @@ _rest = sorted(NAMES.keys() - KNOWN.keys() - _OF_THE_DRIVER - UNREADABLE)
 SAMPLE = sorted({*_OF_THE_DRIVER, *UNREADABLE, *KNOWN, *_rest[::_SOME], GONE})
 """What the driver knows, what we know, and some of the rest."""
 
-REFUSING = [code for code in SAMPLE if meaning_of(code) is Meaning.DOCUMENT]
-RETRIED = [code for code in SAMPLE if meaning_of(code) in (Meaning.RETRY, Meaning.SET_UP)]
+REFUSING = [code for code in SAMPLE if judge({"code": code}).meaning is Meaning.DOCUMENT]
+RETRIED = [code for code in SAMPLE if not judge({"code": code}).refuses]

@@ -3,7 +3,7 @@
 from random import Random
 
 from gears.in_mongo.errors.code_names import NAMES
-from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of
+from gears.in_mongo.errors.what_errors_mean import judge
 from tests.torture.schedule import KEYS
 from tests.torture.system import PREFIX
 from tests.wire import Action, Command, On, apply_then_cut, cut, item_error, on, top_error, write_concern_error
@@ -11,7 +11,7 @@ from tests.wire.message import Document
 
 _WRITES = ("update", "delete", "insert")
 _COMMANDS = (*_WRITES, _WRITES, ("update",), ("find",), ("createIndexes",), (*_WRITES, "find", "createIndexes"))
-_CODES = [code for code in NAMES if meaning_of(code) in (Meaning.RETRY, Meaning.SET_UP)]
+_CODES = [code for code in NAMES if not judge({"code": code}).refuses]
 _UNKNOWN = 987_654
 """No server has this one."""
 

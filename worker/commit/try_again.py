@@ -8,7 +8,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from gears.in_mongo.client import MongoError
 from gears.in_mongo.errors.describe import held_up
-from gears.in_mongo.errors.whole_commands import is_of_one, is_unreadable
+from gears.in_mongo.errors.what_errors_mean import Cause, judge
 from worker.reporter import Reporter
 
 _BACKOFF = wait_exponential(multiplier=0.4, max=3) + wait_random(0, 0.1)
@@ -81,9 +81,11 @@ class Amount:
             keys: how many it had.
             tries: how often it was tried.
         """
-        if error.timeout or is_unreadable(error) or (tries >= TOGETHER and is_of_one(error)):
+        cause = judge(error).cause
+        likely = cause in (Cause.SLOW, Cause.UNREADABLE)
+        if likely or (cause is Cause.COMMAND and tries >= TOGETHER):
             self.most = max(1, keys // 2)
-        self._hurry = self.most > 1 and (error.timeout or is_unreadable(error))
+        self._hurry = likely and self.most > 1
 
     def pause(self, state: RetryCallState) -> float:
         """Seconds until the next attempt."""

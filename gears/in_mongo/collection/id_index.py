@@ -15,13 +15,7 @@ from gears.in_mongo.collection.build_index import Say, build, say_nothing, unhur
 from gears.in_mongo.collection.fitness import SIMPLE, default_collation
 from gears.in_mongo.collection.inspect import look, look_at_indexes
 from gears.in_mongo.collection.wanted_index import in_the_way, wanted_index
-from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of
-
-DUPLICATE_KEY = 11000
-"""MongoDB's code for it."""
-
-_CONFLICTS = frozenset({68, 85, 86})
-"""Codes for an index that is there already in another form."""
+from gears.in_mongo.errors.what_errors_mean import Meaning, judge
 
 _AT_ONCE = 100
 _SHOWN = 5
@@ -51,15 +45,17 @@ async def ensure_unique(documents: _RawCollection, mapping: Mapping, say: Say = 
         try:
             await build(documents, taken or wanted_index(mapping, indexes), say)
         except OperationFailure as error:
-            if taken is not None and meaning_of(error.code) is Meaning.SET_UP:
-                return  # it is there; only the right to make such an index isn't, or another option of it
-            if error.code in _CONFLICTS:
-                raise Unfit(in_the_way(await look(documents), mapping)) from error
-            if error.code != DUPLICATE_KEY:
-                raise
-            grouped = _Grouped(documents, mapping, exactly=bool(default_collation(indexes)), say=say)
-            if not await _delete_older_states(grouped):
-                raise DuplicateIds(await _describe(grouped)) from error
+            match judge(error).meaning:
+                case Meaning.SET_UP | Meaning.INDEX_IN_THE_WAY if taken is not None:
+                    return  # it is there; only the right to make such an index isn't, or another option of it
+                case Meaning.INDEX_IN_THE_WAY:
+                    raise Unfit(in_the_way(await look(documents), mapping)) from error
+                case Meaning.DUPLICATE:
+                    grouped = _Grouped(documents, mapping, exactly=bool(default_collation(indexes)), say=say)
+                    if not await _delete_older_states(grouped):
+                        raise DuplicateIds(await _describe(grouped)) from error
+                case _:
+                    raise
         else:
             return
 

@@ -8,10 +8,10 @@ from pymongo.errors import OperationFailure
 
 from gears.in_mongo.collection.fitness import Collection, Document, Index, parse_indexes
 from gears.in_mongo.errors.describe import describe
+from gears.in_mongo.errors.what_errors_mean import Cause, Meaning, judge
 
 RawCollection = AsyncIOMotorCollection[Any]
 
-_NAMESPACE_NOT_FOUND = 26
 _MOST = 1000
 """Indexes in one answer; a collection can have 64."""
 
@@ -38,7 +38,7 @@ async def look(documents: RawCollection) -> Collection:
         try:
             return await question()
         except OperationFailure as error:
-            if error.timeout:
+            if judge(error).cause is Cause.SLOW:
                 raise
             unknown[part] = describe(error)
             return None
@@ -58,7 +58,7 @@ async def look_at_indexes(documents: RawCollection) -> tuple[Index, ...] | None:
     try:
         return parse_indexes(await _list_indexes(documents))
     except OperationFailure as error:
-        if error.timeout:
+        if judge(error).cause is Cause.SLOW:
             raise
         return None
 
@@ -89,7 +89,7 @@ async def _list_indexes(documents: RawCollection) -> list[Document]:
     try:
         found = await documents.database.command("listIndexes", documents.name, cursor={"batchSize": _MOST})
     except OperationFailure as error:
-        if error.code == _NAMESPACE_NOT_FOUND:
+        if judge(error).meaning is Meaning.NO_COLLECTION:
             return []
         raise
     return list(found["cursor"]["firstBatch"])

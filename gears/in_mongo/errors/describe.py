@@ -25,7 +25,8 @@ from pymongo.errors import (
 
 from gears.errors import WritethroughError
 from gears.in_mongo.errors.code_names import NAMES
-from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of, name_of, reason_of, remedy_of
+from gears.in_mongo.errors.known_codes import name_of, reason_of, remedy_of
+from gears.in_mongo.errors.what_errors_mean import Meaning, judge
 from gears.process.network_causes import cause_of
 
 LONGEST = 200
@@ -113,7 +114,7 @@ def _described(error: BaseException) -> str:
 
 def _bulk(details: Dict[str, Any]) -> str:
     failures: Sequence[Dict[str, Any]] = details.get("writeErrors") or ()
-    ours = [failure for failure in failures if meaning_of(failure.get("code")) in (Meaning.RETRY, Meaning.SET_UP)]
+    ours = [failure for failure in failures if not judge(failure).refuses]
     unconfirmed = details.get("writeConcernErrors") or ()
     if unconfirmed and not ours:
         return _unconfirmed(unconfirmed[0])
@@ -132,7 +133,7 @@ def _item(failure: Dict[str, Any]) -> str:
     if not isinstance(code, int):
         return "MongoDB: an error without a code"
     reason, named = reason_of(code), _named(failure)
-    match meaning_of(code):
+    match judge(failure).meaning:
         case Meaning.DUPLICATE:
             return f"{reason}{_in_index(failure)}: {named}"
         case Meaning.DOCUMENT:

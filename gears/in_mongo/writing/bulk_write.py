@@ -16,8 +16,7 @@ from gears.in_mongo.batch_log import Log
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import Documents
 from gears.in_mongo.errors.describe import describe, describe_item
-from gears.in_mongo.errors.what_codes_mean import Meaning, meaning_of
-from gears.in_mongo.errors.whole_commands import UNREADABLE, is_of_one
+from gears.in_mongo.errors.what_errors_mean import Cause, Meaning, failures_of, judge
 from gears.in_mongo.tombstones import Tombstones
 from gears.in_mongo.unique_indexes.write_order import Outcome
 from gears.process.failpoint import reached
@@ -65,10 +64,7 @@ class BulkWrite:
             result = await self._documents.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
             await self._look_at_inserted([changes[found["index"]] for found in error.details.get("upserted", [])])
-            if error.details.get("writeConcernErrors"):
-                raise
-            failures: list[Document] = error.details.get("writeErrors", [])
-            for failure in failures:
+            for failure in failures_of(error):
                 self._sort(changes[failure["index"]], failure, outcome, stuck)
             await self._delete_foreign(changes, error.details.get("nRemoved", 0))
         except OperationFailure as error:
@@ -109,7 +105,7 @@ class BulkWrite:
 
     def _sort(self, change: Change, failure: Document, outcome: Outcome, stuck: dict[str, Document]) -> None:
         """Take note of a failure of one change."""
-        meaning = meaning_of(failure.get("code"))
+        meaning = judge(failure).meaning
         if meaning is Meaning.DUPLICATE and isinstance(change, Upsert):
             stuck[change.document_id] = failure
         elif meaning is Meaning.DOCUMENT and isinstance(change, Upsert):
@@ -122,9 +118,9 @@ class BulkWrite:
 
         The document is to blame if it fails alone and again, while the same command with an empty one is taken.
         """
-        if len(changes) > 1 or not isinstance(changes[0], Upsert) or not is_of_one(error):
+        change, cause = changes[0], judge(error).cause
+        if len(changes) > 1 or not isinstance(change, Upsert) or cause is Cause.ELSEWHERE:
             raise error
-        change = changes[0]
         never = {"$and": [self._filters.older(change), {"_id": {"$exists": False}}]}
         either: tuple[Any, ...] = ({}, RawBSONDocument(change.document))
         for document in either:
@@ -133,7 +129,7 @@ class BulkWrite:
             except OperationFailure as again:
                 if not document or again.code != error.code:
                     raise
-                if error.code in UNREADABLE:
+                if cause is Cause.UNREADABLE:
                     outcome.refused[change.document_id] = f"MongoDB can't read it (code {error.code})"
                 else:
                     outcome.failed[change.document_id] = describe(error)
