@@ -214,7 +214,9 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str, life: str) -> bool:
+    async def give_back(
+        self, document_id: str, document: bytes | None, *, since: EntryId, token: str, life: str
+    ) -> bool:
         """Give Redis back what it lost, uncaptured; for the committer, while it commits nothing.
 
         Args:

@@ -58,9 +58,14 @@ class CallEngine(Engine):
         )
         return filled
 
-    async def restore(self, document_id: str, document: bytes | None, *, since: EntryId, token: str, life: str) -> bool:
+    async def give_back(
+        self, document_id: str, document: bytes | None, *, since: EntryId, token: str, life: str
+    ) -> bool:
         text, *increments = await _for_redis(document)
-        done = await self._call("restore", self.mapping.key(document_id), text, str(since), token, life, *increments)
+        args = (str(since), token, life, *increments)
+        done = await self._call(
+            "restore", self.mapping.key(document_id), text, *args
+        )  # so recipes have called it always
         check_mine(done)
         return bool(done == b"1")
 

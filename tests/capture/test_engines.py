@@ -242,7 +242,7 @@ async def test_a_ticket_is_shared_used_once_and_ends(engine: Engine) -> None:
     assert await ticket(engine, "1") != given
 
 
-@pytest.mark.parametrize("write", ["put", "delete", "plain set", "plain delete", "restore"])
+@pytest.mark.parametrize("write", ["put", "delete", "plain set", "plain delete", "give back"])
 async def test_what_was_read_before_a_write_comes_too_late_whatever_became_of_the_key(
     engine: Engine, write: str
 ) -> None:
@@ -251,8 +251,8 @@ async def test_what_was_read_before_a_write_comes_too_late_whatever_became_of_th
         await put(engine, "1", {"new": 1})
     elif write == "delete":
         await engine.delete("1", Any_(), backlog_limit=LIMIT)
-    elif write == "restore":
-        assert await restore(engine, b'{"new":1}', since=EntryId(1, 0))
+    elif write == "give back":
+        assert await give_back(engine, b'{"new":1}', since=EntryId(1, 0))
     else:
         await plain(engine, write, "1")
     assert await engine.fill("1", b'{"old":1}', version=5, ticket=before) is None
@@ -360,15 +360,15 @@ async def test_what_was_told_of_in_another_life_is_not_noticed(engine: Engine) -
     assert await entries(engine) == []
 
 
-async def restore(engine: Engine, document: bytes | None, *, since: EntryId) -> bool:
+async def give_back(engine: Engine, document: bytes | None, *, since: EntryId) -> bool:
     async with leased(engine) as token:
-        return await engine.restore("1", document, since=since, token=token, life=await engine.life())
+        return await engine.give_back("1", document, since=since, token=token, life=await engine.life())
 
 
 @pytest.mark.parametrize("lost", [b'{"lost":1}', None])
-async def test_restore_adds_no_entry(engine: Engine, lost: bytes | None) -> None:
+async def test_giving_back_adds_no_entry(engine: Engine, lost: bytes | None) -> None:
     since = await put(engine, "1", {"old": 1})
-    assert await restore(engine, lost, since=since)
+    assert await give_back(engine, lost, since=since)
     assert await get(engine, "1") == (None if lost is None else {"lost": 1})
     assert len(await entries(engine)) == 1
 
@@ -421,21 +421,21 @@ async def test_nothing_is_warmed_with_what_was_read_before_something_was_acknowl
     assert await get(engine, "3") is None
 
 
-async def test_who_lost_the_lease_restores_nothing(engine: Engine) -> None:
+async def test_who_lost_the_lease_gives_nothing_back(engine: Engine) -> None:
     since = await put(engine, "1", {"new": 1})
     for held in (None, "theirs"):
         if held is not None:
             await engine.redis.set(engine.names.lease, held)
         for document in (b'{"lost":1}', None):
             with pytest.raises(LeaseLost):
-                await engine.restore("1", document, since=since, token="ours", life=await engine.life())
+                await engine.give_back("1", document, since=since, token="ours", life=await engine.life())
     assert len(await entries(engine)) == 1
     assert await get(engine, "1") == {"new": 1}
 
 
-async def test_restore_respects_a_write_since(engine: Engine) -> None:
+async def test_giving_back_respects_a_write_since(engine: Engine) -> None:
     await put(engine, "1", {"new": 1})
-    assert not await restore(engine, b'{"lost":1}', since=EntryId(1, 0))
+    assert not await give_back(engine, b'{"lost":1}', since=EntryId(1, 0))
     assert await get(engine, "1") == {"new": 1}
 
 

@@ -44,7 +44,7 @@ async def uncaptured(engine: Engine, document_id: str, document: bytes | None) -
     since = await last_entry(engine.redis, engine.names)
     async with leased(engine) as token:
         life = await engine.life()
-        assert await engine.restore(document_id, document, since=since, token=token, life=life)
+        assert await engine.give_back(document_id, document, since=since, token=token, life=life)
         if document is None:  # nobody knows that it is deleted
             await engine.redis.delete(f"{engine.names.gone}{document_id}")
 

@@ -125,8 +125,8 @@ async def recover(
         reporter.restoring(
             f"Redis has forgotten what was acknowledged up to batch {shown(newest.version)}: it knows {known}"
         )
-        restored = await give_back.run(lease)
-        log.warning("gave Redis back what it had forgotten", mapping=engine.mapping.prefix, keys=restored)
+        given_back = await give_back.run(lease)
+        log.warning("gave Redis back what it had forgotten", mapping=engine.mapping.prefix, keys=given_back)
         partial, lives = give_back.partial, dict(newest.lives)
         if not come:
             await store.log.keep_doubtful(newest.doubtful)

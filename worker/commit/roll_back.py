@@ -87,7 +87,7 @@ async def refuse(
     for refusal in sorted(refusals, key=lambda refusal: not refusal.moved):  # what was moved is never nowhere
         log.warning("refused", key=repr(refusal.entries.key)[1:], reason=refusal.reason)
         if refusal.moved and not ahead.written(refusal.entries.key, last):
-            await _restore_moved(engine, store, engine.mapping.id_of(refusal.entries.key), ahead, mine)
+            await _roll_back_moved(engine, store, engine.mapping.id_of(refusal.entries.key), ahead, mine)
         if refusal.seen is None or ahead.written(refusal.entries.key, last):
             continue
         try:
@@ -95,7 +95,7 @@ async def refuse(
         except Refused:
             await _delete(redis, refusal.entries.key, refusal.seen)  # MongoDB can't hold anything under such a key
         else:
-            await _give_back(engine, store, document_id, refusal.seen, ahead, mine)
+            await _roll_back_to_stored(engine, store, document_id, refusal.seen, ahead, mine)
         reached("rolled back")
     return entries
 
@@ -143,7 +143,7 @@ async def put_fills_right(
         await ahead.look(last)
     for check in stale:
         if check.seen is not None and not ahead.written(check.entries.key, last):
-            await _give_back(engine, store, check.document_id, check.seen, ahead, mine)
+            await _roll_back_to_stored(engine, store, check.document_id, check.seen, ahead, mine)
             reached("fill put right")
 
 
@@ -207,7 +207,7 @@ async def _delete(redis: Redis, key: bytes, seen: bytes) -> None:
             await pipeline.execute()
 
 
-async def _restore_moved(engine: Engine, store: Store, document_id: str, ahead: Ahead, mine: Mine) -> None:
+async def _roll_back_moved(engine: Engine, store: Store, document_id: str, ahead: Ahead, mine: Mine) -> None:
     stored = await store.find_alive(document_id)
     if stored is not None:
         await _put(engine, document_id, await text_of(engine.mapping, stored), ahead, mine)
@@ -215,13 +215,15 @@ async def _restore_moved(engine: Engine, store: Store, document_id: str, ahead: 
 
 async def _put(engine: Engine, document_id: str, text: bytes, ahead: Ahead, mine: Mine) -> bool:
     try:
-        return await engine.restore(document_id, text, since=ahead.seen, token=mine.lease, life=mine.life)
+        return await engine.give_back(document_id, text, since=ahead.seen, token=mine.lease, life=mine.life)
     except RedisRefused as error:
         log.error("Redis refused a roll-back", key=engine.mapping.key(document_id), error=str(error))
         return False
 
 
-async def _give_back(engine: Engine, store: Store, document_id: str, seen: bytes, ahead: Ahead, mine: Mine) -> None:
+async def _roll_back_to_stored(
+    engine: Engine, store: Store, document_id: str, seen: bytes, ahead: Ahead, mine: Mine
+) -> None:
     stored = await store.find_alive(document_id)
     document = None if stored is None else await text_of(engine.mapping, stored)
     version = 0 if stored is None else stored.version

@@ -161,7 +161,7 @@ class GiveBack:
             nonlocal given
             text = None if stored is None else await text_of(self._engine.mapping, stored)
             mine = self._mine
-            done = await self._engine.restore(document_id, text, since=newer.seen, token=mine.lease, life=mine.life)
+            done = await self._engine.give_back(document_id, text, since=newer.seen, token=mine.lease, life=mine.life)
             given += done
 
         async with anyio.create_task_group() as tasks:
