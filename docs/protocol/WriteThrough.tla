@@ -275,7 +275,7 @@ Read(c) ==
 
 Todo(c, d) == {k \in DOMAIN C[c].states : C[c].states[k].d \in d}
 
-\* Store.commit: tombstones first, then documents and the batch together.
+\* Writer.commit: tombstones first, then documents and the batch together.
 SendDocs(c) ==
   /\ C[c].pc = "tombs" /\ (TombFirst => OpsOf(c, V(c)) = {})
   /\ ops' = ops \cup {[t |-> C[c].states[k].d, c |-> c, k |-> k, w |-> C[c].states[k].w, v |-> V(c), e |-> C[c].states[k].e] : k \in Todo(c, {"upsert", "delete"})}

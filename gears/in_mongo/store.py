@@ -8,11 +8,8 @@ collection, its database holds `sync_tombstones`, `sync_log`, `sync_dead_letters
 from collections.abc import Iterable
 from collections.abc import Mapping as Dict
 
-import anyio
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import PyMongoError
 
-from gears.contract.changes import Remove
 from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import Stored
 from gears.in_mongo.batch_log import Log
@@ -23,10 +20,8 @@ from gears.in_mongo.dead_letters import DeadLetters
 from gears.in_mongo.documents import AT_ONCE, RAW, Documents, batched
 from gears.in_mongo.reports.kept_reports import Reports
 from gears.in_mongo.tombstones import Tombstones
-from gears.in_mongo.unique_indexes.write_order import Changes, Outcome
 from gears.in_mongo.version_filter import Filters
 from gears.in_mongo.writing.writer import Writer
-from gears.process.failpoint import reached
 
 
 class Store:
@@ -44,6 +39,7 @@ class Store:
         dead_letters: its refused states.
         reports: what audits found, and what Redis was given back.
         set_up: whether all this can be kept.
+        writer: commits batches.
     """
 
     def __init__(self, client: "AsyncIOMotorClient[Document]", mapping: Mapping) -> None:
@@ -57,56 +53,7 @@ class Store:
         self.dead_letters = DeadLetters(dead_letters, mapping)
         self.reports = Reports(database["sync_audits"], database["sync_rewinds"], mapping)
         self.set_up = SetUp(documents, tombstones, dead_letters, mapping, filters)
-        self._writer = Writer(self.documents, database["sync_parked"], self.tombstones, self.log)
-
-    async def commit(self, changes: Changes, batch: Logged) -> Outcome:
-        """Bring MongoDB to these states, newer ones excepted, and write the batch into the log.
-
-        Tombstones first, so that a delete is never done without being remembered; then the documents, and the
-        batch at the same time. To do it again, read the states again and give them a higher version.
-
-        Args:
-            changes: what to write.
-            batch: which batch this is.
-
-        Returns:
-            What became of it; what that doesn't name is durable on a majority.
-
-        Raises:
-            MongoError: nothing is certain; do it again.
-        """
-        sources = changes.sources
-        removed = [c for i, c in changes.changes.items() if isinstance(c, Remove) and i not in sources]
-        if removed:
-            await self.tombstones.bury(removed)
-        reached("tombstones written")
-        outcomes: list[Outcome] = []
-        failures: list[PyMongoError] = []
-
-        async def write_documents() -> None:
-            try:
-                outcomes.append(await self._writer.write(changes))
-            except PyMongoError as error:
-                failures.append(error)
-
-        async def write_log() -> None:
-            try:
-                await self.log.add(batch)
-                reached("log written")
-            except PyMongoError as error:
-                failures.append(error)
-
-        async with anyio.create_task_group() as tasks:
-            if changes.changes:
-                tasks.start_soon(write_documents)
-            tasks.start_soon(write_log)
-        if failures:
-            raise failures[0]
-        return outcomes[0] if outcomes else Outcome()
-
-    async def unpark(self) -> None:
-        """Put back what was taken out by a committer that stopped amid it."""
-        await self._writer.unpark()
+        self.writer = Writer(self.documents, database["sync_parked"], self.tombstones, self.log)
 
     async def find_alive(self, document_id: str) -> Stored | None:
         """The stored document with this id; None also if it was deleted since.

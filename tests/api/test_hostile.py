@@ -150,9 +150,9 @@ async def test_a_late_write_does_not_bring_back_what_was_deleted_meanwhile(stack
         [upsert(new_id, 7), upsert("another", 7)],  # by a committer that was frozen until now
     ]
     for number, changes in enumerate(steps):
-        assert await store.commit(Changes.of(changes), logged(number)) == Outcome()
+        assert await store.writer.commit(Changes.of(changes), logged(number)) == Outcome()
     assert await stack.mongo_client.test[mapping.collection].distinct("id") == ["another"]
-    await store.commit(Changes.of([upsert(new_id, 9)]), logged(len(steps)))
+    await store.writer.commit(Changes.of([upsert(new_id, 9)]), logged(len(steps)))
     assert await store.find_alive(new_id) is not None
     client.close()
 

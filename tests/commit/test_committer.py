@@ -71,7 +71,7 @@ async def test_mongodb_never_goes_back_to_an_older_state(stack: Stack, new_id: s
         (upsert(9), 9),
     ]
     for number, (change, expected) in enumerate(steps):
-        assert await store.commit(Changes.of([change]), logged(number)) == Outcome()
+        assert await store.writer.commit(Changes.of([change]), logged(number)) == Outcome()
         found = await store.find_alive("a")
         assert (found and (found.fields or {})["v"]) == expected
     client.close()

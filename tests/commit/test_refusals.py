@@ -207,7 +207,7 @@ async def _commit(stack: Stack, version: int, token: Token, document: dict[str, 
     mapping = stack.settings.mappings[1]
     store = Store(client, mapping)
     change = Upsert("a", version, encoded(mapping, "a", document, version)) if document else Remove("a", version)
-    await store.commit(Changes.of([change]), logged(version, token))
+    await store.writer.commit(Changes.of([change]), logged(version, token))
     client.close()
 
 

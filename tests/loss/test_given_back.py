@@ -26,7 +26,7 @@ async def arrives_late(stack: Stack, document_id: str, n: int, version: int) -> 
     late = Upsert(document_id, version, encoded(mapping, document_id, {"n": n}, version))
     client = open_client(stack.mongo_uri, timeout=5)
     try:
-        await Store(client, mapping).commit(Changes.of([late]), logged(next(_NUMBERS)))
+        await Store(client, mapping).writer.commit(Changes.of([late]), logged(next(_NUMBERS)))
     finally:
         client.close()
     await stack.redis_client.set(Names("notes").sweep, "asked for by a test")

@@ -67,7 +67,7 @@ async def begin(
     redis = engine.redis
     async for attempt in tries(reporter):
         with attempt, reporter.patiently("MongoDB"):
-            await store.unpark()
+            await store.writer.unpark()
             standing = await recover(redis, engine, store, term.lease, reporter, ask_first=ask_first, put_back=put_back)
     term.begin(standing)
     term.aside = Aside((await read_aside(redis, engine.names)).values())

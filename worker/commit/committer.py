@@ -94,7 +94,7 @@ class Committer:
                 amount.trying()
                 again = self._term.aside.is_due and amount.most == self._batch_size
                 if number > 1:
-                    await self._store.unpark()
+                    await self._store.writer.unpark()
                     # Doing it again relies on the unique index: it may have been dropped.
                     await self._store.set_up.prepare(self._reporter.preparing)
                 if decided is None or again:

@@ -52,6 +52,6 @@ async def write(store: Store, reporter: Reporter, todo: ToWrite) -> Outcome:
     """Have MongoDB write; arguments and errors as those of `write_and_read_on`."""
     started = monotonic()
     with reporter.patiently("MongoDB"):
-        outcome = await store.commit(todo.changes, todo.logged)
+        outcome = await store.writer.commit(todo.changes, todo.logged)
     reporter.written(monotonic() - started)
     return outcome

@@ -1,9 +1,12 @@
-"""Writing the documents of a batch: first what stands by itself, then what waits, then what was renamed goes."""
+"""Committing a batch: tombstones first, then documents and log."""
 
+import anyio
 from motor.motor_asyncio import AsyncIOMotorCollection
+from pymongo.errors import PyMongoError
 
 from gears.contract.changes import Remove, Upsert
 from gears.in_mongo.batch_log import Log
+from gears.in_mongo.batches import Logged
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import Documents
 from gears.in_mongo.errors.describe import NotAllWritten
@@ -13,16 +16,17 @@ from gears.in_mongo.writing.blockers import Blockers
 from gears.in_mongo.writing.bulk_write import BulkWrite
 from gears.in_mongo.writing.exchange import Exchange
 from gears.in_mongo.writing.resolve_waits import Resolver
+from gears.process.failpoint import reached
 
 
 class Writer:
-    """Writes the documents of one mapping.
+    """Commits the batches of one mapping.
 
     Args:
         documents: the mapping's.
         parked: where documents are kept that are taken out for a moment.
         tombstones: remembers what is deleted.
-        log: tells which versions are ours.
+        log: remembers batches, and tells which versions are ours.
     """
 
     def __init__(
@@ -33,13 +37,59 @@ class Writer:
         log: Log,
     ) -> None:
         self._tombstones = tombstones
+        self._log = log
         self._bulk = BulkWrite(documents, tombstones, log)
         blockers = Blockers(documents)
         self._exchange = Exchange(documents, parked, tombstones, self._bulk, blockers)
         self._resolver = Resolver(documents, self._bulk, blockers, self._exchange)
 
-    async def write(self, batch: Changes) -> Outcome:
-        """Bring MongoDB to these states, newer ones excepted.
+    async def commit(self, changes: Changes, batch: Logged) -> Outcome:
+        """Bring MongoDB to these states, newer ones excepted, and write the batch into the log.
+
+        Tombstones first, so that a delete is never done without being remembered; then the documents, and the
+        batch at the same time. To do it again, read the states again and give them a higher version.
+
+        Args:
+            changes: what to write.
+            batch: which batch this is.
+
+        Returns:
+            What became of it; what that doesn't name is durable on a majority.
+
+        Raises:
+            MongoError: nothing is certain; do it again.
+        """
+        sources = changes.sources
+        removed = [c for i, c in changes.changes.items() if isinstance(c, Remove) and i not in sources]
+        if removed:
+            await self._tombstones.bury(removed)
+        reached("tombstones written")
+        outcomes: list[Outcome] = []
+        failures: list[PyMongoError] = []
+
+        async def write_documents() -> None:
+            try:
+                outcomes.append(await self._write_documents(changes))
+            except PyMongoError as error:
+                failures.append(error)
+
+        async def write_log() -> None:
+            try:
+                await self._log.add(batch)
+                reached("log written")
+            except PyMongoError as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            if changes.changes:
+                tasks.start_soon(write_documents)
+            tasks.start_soon(write_log)
+        if failures:
+            raise failures[0]
+        return outcomes[0] if outcomes else Outcome()
+
+    async def _write_documents(self, batch: Changes) -> Outcome:
+        """First what stands by itself, then what waits, then what was renamed goes.
 
         Raises:
             MongoError: nothing is certain; do it again.
