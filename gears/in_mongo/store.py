@@ -12,12 +12,12 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import Stored
-from gears.in_mongo.batch_log import Log
-from gears.in_mongo.batches import Logged
 from gears.in_mongo.client import Document, database_of
 from gears.in_mongo.collection.set_up import SetUp
 from gears.in_mongo.dead_letters import DeadLetters
 from gears.in_mongo.documents import AT_ONCE, RAW, Documents, batched
+from gears.in_mongo.log.batch_log import Log
+from gears.in_mongo.log.batches import Logged
 from gears.in_mongo.reports.kept_reports import Reports
 from gears.in_mongo.tombstones import Tombstones
 from gears.in_mongo.version_filter import Filters

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.contract.write_tokens import ZERO, EntryId
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batches import Acked
 from gears.in_redis.client import Redis, read_at_once, run_of
 
 

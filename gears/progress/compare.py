@@ -14,7 +14,7 @@ from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import LARGE, SLOW, Stored, plain_fields, stored_text
 from gears.documents.validate import parse_json
 from gears.errors import Refused
-from gears.in_mongo.batches import Head
+from gears.in_mongo.log.batches import Head
 
 MAX_FIELDS = 5
 """How many differing fields a verdict names."""

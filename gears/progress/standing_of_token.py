@@ -6,8 +6,8 @@ from gears.contract.entries import decode_entry
 from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names, life_in
 from gears.contract.write_tokens import ZERO, Token
-from gears.in_mongo.batch_log import Log
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batch_log import Log
+from gears.in_mongo.log.batches import Acked
 from gears.in_redis.client import Redis, read_at_once
 from gears.progress.refusals import refusal_of
 

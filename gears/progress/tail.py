@@ -14,7 +14,7 @@ from time import monotonic, time
 from pydantic_core import from_json
 
 from gears.contract.redis_names import Names
-from gears.in_mongo.batches import Acked, Logged
+from gears.in_mongo.log.batches import Acked, Logged
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis, read_at_once
 from gears.in_redis.subscription import subscribed

@@ -18,7 +18,7 @@ from gears.contract.redis_names import Names, life_in
 from gears.contract.refusal import REMEMBERED_REFUSALS
 from gears.contract.write_tokens import ZERO, EntryId, Token
 from gears.errors import OutcomeUnknown, RedisAway, Refused
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batches import Acked
 from gears.in_redis.client import FAILED, Redis, read_at_once, server_run
 from gears.in_redis.describe_errors import describe
 from gears.in_redis.subscription import Subscription, subscribed

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from gears.engines import Engine, open_engine
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batches import Acked
 from tests.audit.test_audit import audit
 from tests.support.engines import uncaptured
 from tests.support.stack import Stack, eventually

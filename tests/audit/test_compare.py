@@ -10,7 +10,7 @@ from bson import Decimal128, Int64, ObjectId
 from gears.contract.mapping import parse_mappings
 from gears.contract.mongo_form import Stored, read_stored
 from gears.contract.version import foreign, highest
-from gears.in_mongo.batches import Head
+from gears.in_mongo.log.batches import Head
 from gears.progress.compare import Kind, Other, RedisState, Verdict, compare, is_equal
 
 MAPPING = parse_mappings("todos=test.todos:id")[0]

@@ -12,8 +12,8 @@ import pytest
 from bson import Int64
 
 from gears.contract.version import version_of
-from gears.in_mongo.batch_log import Log
 from gears.in_mongo.client import open_client
+from gears.in_mongo.log.batch_log import Log
 from tests.audit.test_audit import audit
 from tests.support.stack import Stack
 

@@ -7,7 +7,7 @@ from gears.contract.changes import Remove, Upsert
 from gears.contract.entries import Entry
 from gears.contract.mapping import parse_mappings
 from gears.contract.write_tokens import EntryId, Token
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batches import Acked
 from gears.in_mongo.unique_indexes.write_order import Outcome
 from worker.commit.batch_to_write import Decided, ToWrite, batch_to_write, what_became
 from worker.commit.read.decide import Gone, State, coalesce, decide

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from gears.contract.mapping import parse_mappings
 from gears.contract.write_tokens import ZERO
 from gears.engines import CaptureStatus
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batches import Acked
 from gears.progress.backlog import Backlog, WorkerState
 from service.http.problems import Problem
 from service.page.freeze_button import check_same_origin

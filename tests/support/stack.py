@@ -25,7 +25,7 @@ from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import encode
 from gears.contract.version import version_of
 from gears.contract.write_tokens import NOTHING, Token
-from gears.in_mongo.batches import Logged
+from gears.in_mongo.log.batches import Logged
 from gears.process.settings import Settings
 from gears.progress.backlog import read_backlog
 from gears.progress.reconciler_state import read_reconciler

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gears.engines import Engine
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batches import Acked
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.backlog import last_entry

@@ -18,7 +18,7 @@ from gears.contract.redis_names import Names, life_in
 from gears.contract.version import is_committed
 from gears.contract.write_tokens import ZERO, EntryId
 from gears.errors import Refused
-from gears.in_mongo.batches import Acked, Head
+from gears.in_mongo.log.batches import Acked, Head
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.progress.compare import Kind, Other, RedisState, Verdict, compared

@@ -7,7 +7,7 @@ from gears.contract.entries import Entry
 from gears.contract.redis_names import GONE_TTL, Names
 from gears.contract.write_tokens import Token
 from gears.engines.recipe_calls import check_mine
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batches import Acked
 from gears.in_redis.pipelining import Part, Wire
 from gears.in_redis.scripts import script_text
 from gears.progress.set_aside_entries import value_of

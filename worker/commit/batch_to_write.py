@@ -13,7 +13,7 @@ from gears.contract.changes import Change, Remove, Upsert
 from gears.contract.mapping import Mapping
 from gears.contract.write_tokens import EntryId, Token
 from gears.errors import Refused
-from gears.in_mongo.batches import Acked, Logged, going_on
+from gears.in_mongo.log.batches import Acked, Logged, going_on
 from gears.in_mongo.unique_indexes.write_order import Changes, Outcome, moved_from
 from worker.commit.read.decide import Decision, KeyEntries, RefusedState, Verify, moves
 from worker.commit.read.read_batch import Batch

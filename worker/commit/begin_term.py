@@ -13,7 +13,8 @@ from gears.contract.entries import decode_entry
 from gears.contract.redis_names import Names
 from gears.contract.version import shown, term_of, version_of
 from gears.engines import Engine
-from gears.in_mongo.batches import Acked, Head, Logged, acked_before_terms, going_on
+from gears.in_mongo.log.batches import Acked, Head, Logged, going_on
+from gears.in_mongo.log.before_terms import acked_before_terms
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis
 from gears.in_redis.scripts import script_text

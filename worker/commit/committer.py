@@ -10,8 +10,8 @@ from pymongo.errors import PyMongoError
 
 from gears.contract.write_tokens import ZERO, EntryId, Token
 from gears.engines import Engine
-from gears.in_mongo.batches import Acked, Logged
 from gears.in_mongo.errors.describe import NotAllWritten
+from gears.in_mongo.log.batches import Acked, Logged
 from gears.in_mongo.store import Store
 from gears.in_mongo.unique_indexes.write_order import Outcome
 from gears.in_redis.pipelining import Wire

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from gears.contract.version import version_of
 from gears.contract.write_tokens import ZERO, EntryId
-from gears.in_mongo.batches import Acked, Logged
+from gears.in_mongo.log.batches import Acked, Logged
 from worker.commit.set_aside import Aside
 from worker.lease.lease import Lease
 from worker.lease.lease_and_life import Mine

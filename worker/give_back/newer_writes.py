@@ -8,7 +8,7 @@ from typing import Any
 from gears.contract.entries import BACKFILL, EXPIRE, FILL, Entry, decode_entry
 from gears.contract.redis_names import Names
 from gears.contract.write_tokens import ZERO, Token
-from gears.in_mongo.batches import Logged
+from gears.in_mongo.log.batches import Logged
 from gears.in_redis.client import Redis
 
 _PAGE = 1000

@@ -17,7 +17,7 @@ from gears.contract.redis_names import Names
 from gears.contract.version import shown, version_of
 from gears.engines import Engine
 from gears.errors import Refused
-from gears.in_mongo.batches import Acked, Head, Logged
+from gears.in_mongo.log.batches import Acked, Head, Logged
 from gears.in_mongo.reports.given_back_report import RewindReport
 from gears.in_mongo.store import Store
 from gears.in_redis.client import Redis

@@ -12,11 +12,11 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from gears.contract.changes import Change, Remove, Upsert
 from gears.contract.version import reaches
-from gears.in_mongo.batch_log import Log
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import Documents
 from gears.in_mongo.errors.describe import describe, describe_item
 from gears.in_mongo.errors.what_errors_mean import Cause, Meaning, failures_of, judge
+from gears.in_mongo.log.batch_log import Log
 from gears.in_mongo.tombstones import Tombstones
 from gears.in_mongo.unique_indexes.write_order import Outcome
 from gears.process.failpoint import reached

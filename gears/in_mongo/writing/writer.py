@@ -5,11 +5,11 @@ from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo.errors import PyMongoError
 
 from gears.contract.changes import Remove, Upsert
-from gears.in_mongo.batch_log import Log
-from gears.in_mongo.batches import Logged
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import Documents
 from gears.in_mongo.errors.describe import NotAllWritten
+from gears.in_mongo.log.batch_log import Log
+from gears.in_mongo.log.batches import Logged
 from gears.in_mongo.tombstones import Tombstones
 from gears.in_mongo.unique_indexes.write_order import Changes, Outcome
 from gears.in_mongo.writing.blockers import Blockers

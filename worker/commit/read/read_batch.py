@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gears.contract.entries import DELETE_EVENTS, Entry, decode_entry
 from gears.contract.redis_names import Names
 from gears.contract.write_tokens import EntryId, Token
-from gears.in_mongo.batches import Acked
+from gears.in_mongo.log.batches import Acked
 from gears.in_redis.pipelining import Wire
 from gears.in_redis.scripts import script_text
 from worker.commit.read.decide import Gone, KeyEntries, State, coalesce

@@ -168,16 +168,3 @@ class Head:
     def is_news(self, version: int) -> bool:
         """Whether Redis knows nothing of what MongoDB holds with this version: it came late, or from elsewhere."""
         return not self.gave(version) or any(low < version < high for low, high in self.late)
-
-
-def id_before_terms(version: int) -> EntryId:
-    """The entry id that was a version before there were terms."""
-    return EntryId(version >> 20, version & (1 << 20) - 1)
-
-
-def acked_before_terms(watermark: bytes | None) -> Acked:
-    """What Redis knows to be acknowledged, as it was kept before there were terms: an entry's id, or nothing."""
-    if not watermark:
-        return Acked()
-    entry_id = EntryId.parse(watermark)
-    return Acked((entry_id.ms << 20) + entry_id.seq, Token("", entry_id))

@@ -16,8 +16,9 @@ from gears.contract.mapping import Mapping
 from gears.contract.version import first_term, version_of
 from gears.contract.write_tokens import Token
 from gears.errors import LeaseLost
-from gears.in_mongo.batches import MOST_LIVES, Doubt, Head, Logged, id_before_terms
 from gears.in_mongo.client import Document, database_of
+from gears.in_mongo.log.batches import MOST_LIVES, Doubt, Head, Logged
+from gears.in_mongo.log.before_terms import Checkpoints
 
 _KEPT, _KEPT_SECONDS = 1000, 60.0
 """How many batches are kept at least, the latest, and for how long all are."""
@@ -38,7 +39,7 @@ class Log:
         self._mapping = mapping
         database = database_of(client, mapping)
         self._log: AsyncIOMotorCollection[Document] = database["sync_log"]
-        self._checkpoints: AsyncIOMotorCollection[Document] = database["sync_checkpoints"]
+        self._before_terms = Checkpoints(database["sync_checkpoints"], mapping)
         self._head = {"_id": mapping.prefix}
 
     async def begin_term(self, life: str, *, above: int = 0) -> int:
@@ -61,7 +62,7 @@ class Log:
 
     async def _begin_first(self, above: int) -> bool:
         """Whether there is a head from now on, that wasn't there before."""
-        first = max(first_term(await self._before_terms(), int(time() * 1000)), above)
+        first = max(first_term(await self._before_terms.highest_version(), int(time() * 1000)), above)
         made = {"$setOnInsert": {"term": Int64(first)}}
         return (await self._log.update_one(self._head, made, upsert=True)).upserted_id is not None
 
@@ -72,7 +73,7 @@ class Log:
     async def newest(self) -> Logged | None:
         """The newest batch; None when nothing was ever committed."""
         found = await self._log.find(self._batches(), sort=[("_id", -1)], limit=1).to_list(1)
-        return Logged.parse(found[0]) if found else await self._checkpoint()
+        return Logged.parse(found[0]) if found else await self._before_terms.newest()
 
     async def has(self, version: int) -> bool:
         """Whether a batch is there."""
@@ -169,18 +170,3 @@ class Log:
         """A filter by `_id`, whose index every server uses."""
         last = {"$lt": f"{self._mapping.prefix} g"} if upto is None else {"$lte": self._id(upto)}
         return {"_id": {"$gt": self._id(above)} | last}
-
-    async def _before_terms(self) -> int:
-        """The highest version of before there were terms, as far as is known."""
-        found = await self._checkpoints.find_one(self._head) or {}
-        return max((int(found.get(name, 0)) for name in ("v", "newest", "reserved", "fence")), default=0)
-
-    async def _checkpoint(self) -> Logged | None:
-        """What was kept in place of a log before there were terms: versions were ids."""
-        found = await self._checkpoints.find_one(self._head)
-        if found is None:
-            return None
-        committed = int(found["v"])
-        newest, certain = (int(found.get(name, committed)) for name in ("newest", "certain"))
-        upto, at_newest, before = (Token("", id_before_terms(version)) for version in (committed, newest, certain))
-        return Logged(newest, upto, at_newest, before, {"": upto.id})

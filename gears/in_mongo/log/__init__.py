@@ -1,0 +1,1 @@
+"""The log of batches, and what a batch is there."""
