@@ -140,8 +140,8 @@ async def test_what_happened_to_a_key_since_its_delete_spares_it(listening: Kind
         recheck = Recheck(
             redis, Store(client, mapping), engine, reporter, pytest.fail, pytest.fail, patience=5, timeout=5
         )
-        await recheck.heard(float("inf"))
-        recheck.event(f"todos:{new_id}-1".encode(), "expired")
+        await recheck._changes.heard(float("inf"))
+        recheck._changes.event(f"todos:{new_id}-1".encode(), "expired")
         assert await recheck._delete([f"todos:{new_id}-{n}".encode() for n in range(2)]) == 1
     client.close()
     assert await eventually(lambda: tombstone(listening, new_id)) == f"todos:{new_id}-0"

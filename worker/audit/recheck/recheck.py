@@ -13,7 +13,6 @@ import structlog
 from redis.exceptions import ResponseError
 
 from gears.cli.exception_groups import reasons
-from gears.contract.entries import EVENTS
 from gears.engines import Engine
 from gears.errors import ConfigError
 from gears.in_mongo.store import Store
@@ -21,7 +20,8 @@ from gears.in_redis.client import Redis
 from gears.process.failpoint import reached
 from gears.progress.compare import DRIFT, Kind
 from worker.audit.prove_drift import Prover
-from worker.audit.recheck.changed_keys import WINDOW, ChangedKeys, EventCount, Overloaded
+from worker.audit.recheck.changed_keys import WINDOW, Overloaded
+from worker.audit.recheck.heard_changes import HeardChanges
 from worker.audit.recheck.keyspace_events import KeyspaceEvents
 from worker.audit.recheck.look_different import suspects
 from worker.audit.repair import delete_absent, repair
@@ -30,21 +30,18 @@ from worker.reporter import ReconcilerReporter
 _AT_ONCE, _EVERY = 100, 0.2
 """So many keys are compared every so many seconds, at most."""
 
-_ASK_EVERY = 0.5
 _ENABLE_EVERY = 5.0
 _PAUSE, _MAX_PAUSE = 5.0, 600.0
 """Seconds without listening after the first overload in a while, and at most."""
 
 _SAY_EVERY = 60.0
 
-_REMOVED = frozenset({"expired", "evicted"})
-
 _DELETED = frozenset({"del", "rename_from", "move_from"})
 """Events after which a key that isn't there was deleted. (After `json.del`, a part of it may have been.)"""
 
 
 class Recheck:
-    """Compares and repairs the keys of one mapping that change; the `Hearer` of their events.
+    """Compares and repairs the keys of one mapping that change.
 
     Args:
         redis: client with replies as bytes.
@@ -77,11 +74,8 @@ class Recheck:
         self._switched_on = switched_on
         self._prover = Prover(redis, store, patience=patience)
         self._events = KeyspaceEvents(redis, engine.mapping.prefix, timeout=timeout)
-        self._changed = ChangedKeys()
+        self._changes = HeardChanges(reporter)
         self._deletes = _DELETED
-        self._heard_until = float("-inf")
-        self._heard = anyio.Event()
-        self._count = EventCount()
         self._said = float("-inf")
         self._log = structlog.get_logger().bind(mapping=engine.mapping.prefix)
 
@@ -104,35 +98,17 @@ class Recheck:
                 pause = 2 * pause if monotonic() - began < _MAX_PAUSE else 0.0
             except* ConfigError as errors:
                 self._reporter.deaf(reasons(errors))
-            self._changed = ChangedKeys()
+            self._changes = HeardChanges(self._reporter)
             missed = True
             begun.set()
             pause = min(max(pause, _PAUSE), _MAX_PAUSE)
             await anyio.sleep(pause)
 
-    def event(self, key: bytes, event: str) -> None:
-        self._reporter.heard()
-        now = monotonic()
-        self._count.add(now)
-        if event in EVENTS or event in _REMOVED:
-            self._changed.note(key, event, now)
-
-    def message(self, data: bytes) -> None:
-        raise NotImplementedError(f"there is no other channel to hear this from: {data!r}")
-
-    def ask_in(self, now: float) -> float:
-        return self._heard_until + _ASK_EVERY - now
-
-    async def heard(self, asked: float) -> None:
-        self._heard_until = asked
-        self._heard.set()
-        self._heard = anyio.Event()
-
     async def _listen(self, begun: anyio.Event, *, missed: bool) -> None:
         async with anyio.create_task_group() as tasks:
             await self._enable()
             tasks.start_soon(self._follow)
-            await self._everything_heard()
+            await self._changes.everything()
             if missed:
                 tasks.start_soon(self._sweep_when_calm)
             else:
@@ -140,15 +116,15 @@ class Recheck:
             begun.set()
             tasks.start_soon(self._keep_enabled)
             while True:
-                changed = self._changed.take(monotonic(), _AT_ONCE)
-                self._reporter.noted(len(self._changed))
+                changed = self._changes.keys.take(monotonic(), _AT_ONCE)
+                self._reporter.noted(len(self._changes.keys))
                 if changed:
                     await self._recheck(changed)
                 await anyio.sleep(_EVERY)
 
     async def _follow(self) -> None:
         try:
-            await self._events.follow(self)
+            await self._events.follow(self._changes)
         except ResponseError as error:
             raise ConfigError(f"Redis doesn't allow to listen to keyspace notifications: {error}") from error
 
@@ -168,12 +144,6 @@ class Recheck:
         await anyio.sleep(WINDOW)
         self._reporter.listening()
         await self._request_sweep("changes were not listened to")
-
-    async def _everything_heard(self) -> None:
-        """Wait until every event up to now was heard."""
-        now = monotonic()
-        while self._heard_until < now:
-            await self._heard.wait()
 
     async def _recheck(self, changed: Dict[bytes, str]) -> None:
         different = await suspects(self._redis, self._store, self._engine.mapping, list(changed))
@@ -200,5 +170,5 @@ class Recheck:
         """
         if not keys:
             return 0
-        await self._everything_heard()
-        return await delete_absent(self._engine, [key for key in keys if key not in self._changed])
+        await self._changes.everything()
+        return await delete_absent(self._engine, [key for key in keys if key not in self._changes.keys])
