@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from gears.contract.entries import CAPTURED, DELETE_EVENTS
 from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
+from gears.engines.gears1_sessions import Sessions
 from gears.engines.recipe_calls import OURS, CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, ConfigError, OutcomeUnknown, RedisRefused
 from gears.in_redis.client import FAILED, send_once
@@ -43,6 +44,10 @@ class Gears1(CallEngine):
     """See `Engine`; the trigger that is called here is registered by `recipes/gears1_register.py`."""
 
     name: ClassVar[str] = "gears1"
+
+    @cached_property
+    def _sessions(self) -> Sessions:
+        return Sessions(self.redis)
 
     @cached_property
     def _code(self) -> str:
@@ -82,7 +87,7 @@ class Gears1(CallEngine):
         return f"CONFIG = {self._config | queued!r}\n{self._code}"
 
     async def libraries(self) -> list[str]:
-        return [name for name in map(_trigger, await self._registrations()) if name.startswith(OURS)]
+        return [name for name in await self._sessions.triggers() if name.startswith(OURS)]
 
     async def install(self) -> bool:
         if self.redis.connection_pool.connection_kwargs.get("db"):
@@ -94,7 +99,7 @@ class Gears1(CallEngine):
         status = await self.status()
         if status.working:
             return False
-        session = await self._mine()
+        session = await self._sessions.find_of_trigger(self.library)
         if session and status.version is not None:
             await self._let_all_go()
         if session and session["ID"].decode() != self.library:
@@ -107,11 +112,10 @@ class Gears1(CallEngine):
     async def _let_all_go(self) -> None:
         """Let those go that the recipe holds, until they have their answers: replacing it drops what is under way."""
         await self._trigger("close")
-        mine = set((await self._mine()).get("registrations", []))
+        mine = await self._registered()
         with anyio.move_on_after(_LETTING_GO):
             while True:
-                registrations = [found for found in await self._registrations() if found[b"id"] in mine]
-                if not any(map(_is_under_way, registrations)):
+                if not await self._sessions.are_under_way(mine):
                     return
                 await anyio.sleep(0.01)
 
@@ -123,7 +127,7 @@ class Gears1(CallEngine):
             if _MISSING not in str(error):
                 raise
             return CaptureStatus(self.name, installed=False, version=None, expected=expected)
-        complete = len((await self._mine()).get("registrations", [])) == said["registrations"]
+        complete = len(await self._registered()) == said["registrations"]
         queued = await self._queued_is_there()
         return CaptureStatus(
             self.name,
@@ -136,7 +140,7 @@ class Gears1(CallEngine):
         )
 
     async def remove(self) -> bool:
-        registrations = (await self._mine()).get("registrations", [])
+        registrations = await self._registered()
         for registration in registrations:
             await self.redis.execute_command("RG.UNREGISTER", registration)
         return bool(registrations)
@@ -149,6 +153,11 @@ class Gears1(CallEngine):
         except FAILED as error:
             log.warning("could not release held clients; they are at the next commit", error=str(error))
 
+    async def _registered(self) -> list[bytes]:
+        """The ids of what the mapping's session has registered."""
+        session = await self._sessions.find_of_trigger(self.library)
+        return list(session.get("registrations", ()))
+
     async def _trigger(self, verb: str) -> Any:
         reply = await self.redis.execute_command("RG.TRIGGER", self.library, verb)
         return reply[0] if isinstance(reply, list) else reply  # for the latter see the recipe
@@ -157,33 +166,13 @@ class Gears1(CallEngine):
         """Whether the commands of a MULTI are taken, where any are held: by the session that all mappings share."""
         if not self.mapping.hold:
             return True
-        session = await self._session(_QUEUED)
+        session = await self._sessions.find(_QUEUED)
         description = session.get("sessionDescription")
         if description and len(session.get("registrations", [])) == 2 * len(HELD_COMMANDS):
             return bool(description.decode() == self._queued_config["version"])
         if session:
             return False
-        return set(HELD_COMMANDS) <= set(
-            map(_trigger, await self._registrations())
-        )  # by a text that was sent by itself
-
-    async def _mine(self) -> dict[str, Any]:
-        """The mapping's session: that of our name, or the one of a text that was sent by itself; empty without any."""
-        session = await self._session(self.library)
-        if session:
-            return session
-        mine = {found[b"id"] for found in await self._registrations() if _trigger(found) == self.library}
-        sessions = map(_named, await self.redis.execute_command("RG.PYDUMPSESSIONS"))
-        return next((found for found in sessions if mine & set(found["registrations"])), {})
-
-    async def _registrations(self) -> list[dict[bytes, Any]]:
-        return [_pairs(found) for found in await self.redis.execute_command("RG.DUMPREGISTRATIONS")]
-
-    async def _session(self, name: str) -> dict[str, Any]:
-        [session] = await self.redis.execute_command("RG.PYDUMPSESSIONS", "SESSIONS", name)
-        if not isinstance(session, list):
-            return {}
-        return _named(session)
+        return set(HELD_COMMANDS) <= set(await self._sessions.triggers())  # by a text that was sent by itself
 
     async def _execute(self, session: str, config: dict[str, Any]) -> None:
         code = f"CONFIG = {config!r}\n{self._code}"
@@ -209,23 +198,3 @@ class Gears1(CallEngine):
         if function in ("put", "remove"):
             return reply
         return reply[0] if reply else None
-
-
-def _is_under_way(registration: dict[bytes, Any]) -> bool:
-    """Whether it was called and hasn't answered."""
-    counts = _pairs(registration[b"RegistrationData"])
-    return bool(counts[b"numTriggered"] > sum(counts[name] for name in (b"numSuccess", b"numFailures", b"numAborted")))
-
-
-def _trigger(registration: dict[bytes, Any]) -> str:
-    """The trigger that is registered; empty where it is something else."""
-    arguments = _pairs(_pairs(registration[b"RegistrationData"])[b"args"])
-    return bytes(arguments.get(b"trigger", b"")).decode()
-
-
-def _named(session: list[Any]) -> dict[str, Any]:
-    return {key.decode(): value for key, value in _pairs(session).items()}
-
-
-def _pairs(reply: list[Any]) -> dict[bytes, Any]:
-    return dict(zip(reply[::2], reply[1::2], strict=True))
