@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from redis.exceptions import ResponseError
 
 from gears.contract.entries import DELETE_EVENTS
-from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
 from gears.engines.recipe_calls import OURS, CallEngine, check_mine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, RedisRefused
@@ -26,16 +25,7 @@ class Function(CallEngine):
     def _config(self) -> dict[str, str | int | frozenset[str]]:
         config: dict[str, str | int | frozenset[str]] = {
             "library": self.library,
-            "stream": self.names.stream,
-            "life": self.names.life,
-            "tag": self.names.tag,
-            "acked": self.names.acked,
-            "aside": self.names.aside,
-            "checked": self.names.checked,
-            "lease": self.names.lease,
-            "gone": self.names.gone,
-            "ticket": self.names.ticket,
-            "ticket_ms": TICKET_TTL * 1000,
+            **self._shared_config,
             "own": self.names.own,
             "start": len(self.mapping.prefix) + 2,
             "deletes": DELETE_EVENTS,

@@ -9,7 +9,6 @@ from pydantic_core import from_json
 from redis.exceptions import ResponseError
 
 from gears.contract.entries import CAPTURED, DELETE_EVENTS
-from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
 from gears.engines.gears1_sessions import Sessions
 from gears.engines.recipe_calls import OURS, CallEngine, recipe, version_of_recipe
@@ -58,17 +57,8 @@ class Gears1(CallEngine):
         config: dict[str, Any] = {
             "name": self.library,
             "prefix": self.mapping.prefix,
-            "stream": self.names.stream,
-            "life": self.names.life,
-            "tag": self.names.tag,
-            "acked": self.names.acked,
+            **self._shared_config,
             "refused": self.names.refused,
-            "aside": self.names.aside,
-            "checked": self.names.checked,
-            "lease": self.names.lease,
-            "gone": self.names.gone,
-            "ticket": self.names.ticket,
-            "ticket_ms": TICKET_TTL * 1000,
             "events": sorted(CAPTURED),
             "deletes": sorted(DELETE_EVENTS),
             "hold": list(HELD_COMMANDS) if self.mapping.hold else [],

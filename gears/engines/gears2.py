@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from redis.exceptions import ResponseError
 
 from gears.contract.entries import CAPTURED, DELETE_EVENTS
-from gears.contract.redis_names import TICKET_TTL
 from gears.engines.base import CaptureStatus
 from gears.engines.recipe_calls import OURS, CallEngine, recipe, version_of_recipe
 from gears.errors import CaptureMissing, OutcomeUnknown, RedisRefused
@@ -31,16 +30,7 @@ class Gears2(CallEngine):
         config: dict[str, Any] = {
             "prefix": self.mapping.prefix,
             "database": self.redis.connection_pool.connection_kwargs.get("db") or 0,
-            "stream": self.names.stream,
-            "life": self.names.life,
-            "tag": self.names.tag,
-            "acked": self.names.acked,
-            "aside": self.names.aside,
-            "checked": self.names.checked,
-            "lease": self.names.lease,
-            "gone": self.names.gone,
-            "ticket": self.names.ticket,
-            "ticket_ms": TICKET_TTL * 1000,
+            **self._shared_config,
             "events": sorted(CAPTURED),
             "deletes": sorted(DELETE_EVENTS),
         }

@@ -11,6 +11,7 @@ from typing import Any
 
 from anyio import to_thread
 
+from gears.contract.redis_names import TICKET_TTL
 from gears.contract.write_tokens import EntryId, Token
 from gears.documents.redis_json_text import for_redis
 from gears.engines.base import Absent, Any_, Condition, Engine, Equals, Present, Written
@@ -27,6 +28,22 @@ class CallEngine(Engine):
     def library(self) -> str:
         """The recipe's name in Redis: the prefix with all but letters and digits spelled as hex."""
         return library_of(self.mapping.prefix)
+
+    @property
+    def _shared_config(self) -> dict[str, str | int]:
+        """What recipes of all engines are told."""
+        return {
+            "stream": self.names.stream,
+            "life": self.names.life,
+            "tag": self.names.tag,
+            "acked": self.names.acked,
+            "aside": self.names.aside,
+            "checked": self.names.checked,
+            "lease": self.names.lease,
+            "gone": self.names.gone,
+            "ticket": self.names.ticket,
+            "ticket_ms": TICKET_TTL * 1000,
+        }
 
     async def life(self) -> str:
         life = await self._call("life", None)
