@@ -22,6 +22,7 @@ from service.auth.bearer_tokens import load_tokens
 from service.documents.idempotency import IdempotencyKeys
 from service.documents.read_through import ReadThrough
 from service.documents.resource.resource import routes_of
+from service.documents.resource.shared import Shared
 from service.documents.wait_confirmed import Confirmations
 from service.documents.write import Writes
 from service.http.catch_all import Guard, on_http_exception
@@ -75,7 +76,7 @@ def create_app(settings: Settings) -> Starlette:
         store = stores[mapping.prefix]
         reads = ReadThrough(mapping, redis, store, engines)
         writes = Writes(reads, redis, store, engines, backlog_limit=settings.backlog_limit)
-        resources += routes_of(reads, writes, models[mapping.prefix], confirmations, admission, keys)
+        resources += routes_of(Shared(reads, writes, models[mapping.prefix], confirmations, admission, keys))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -19,13 +19,12 @@ from starlette.types import Receive, Scope, Send
 from gears.contract.write_tokens import Token
 from gears.engines import Written
 from service.documents.from_body import new_text
-from service.documents.wait_confirmed import Confirmations
-from service.documents.write import New, Writes
+from service.documents.resource.shared import Shared
+from service.documents.write import New
 from service.http.bodies import BODY_SECONDS, MAX_BODY, off_loop
 from service.http.prefer_header import Preferences
 from service.http.problems import ERRORS, REQUEST_TIMEOUT, SHUTTING_DOWN, TOO_LARGE, Problem, problem_of
-from service.http.writes_in_flight import Admission, Ticket
-from service.models import Model
+from service.http.writes_in_flight import Ticket
 
 NDJSON = "application/x-ndjson"
 
@@ -95,28 +94,14 @@ class Bulk:
 
     Args:
         request: with the lines.
-        writes: what is written to the mapping.
-        model: what they must look like; None for any JSON object.
-        confirmations: waits for MongoDB.
-        admission: counts what is in flight.
+        shared: what the mapping's handlers need.
         preferences: how long each line waits.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        writes: Writes,
-        model: Model | None,
-        confirmations: Confirmations,
-        admission: Admission,
-        preferences: Preferences,
-    ) -> None:
+    def __init__(self, request: Request, shared: Shared, preferences: Preferences) -> None:
         self._request = request
-        self._writes = writes
-        self._mapping = writes.mapping
-        self._model = model
-        self._confirmations = confirmations
-        self._admission = admission
+        self._shared = shared
+        self._mapping = shared.mapping
         self._preferences = preferences
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +118,7 @@ class Bulk:
     async def _write_all(self, written: MemoryObjectSendStream[list[Outcome]]) -> None:
         """Store what arrives; in the end, why no more is taken, if there is more."""
         async with written:
-            with self._admission.admit() as ticket:
+            with self._shared.admission.admit() as ticket:
                 try:
                     async for lines in self._arriving(ticket):
                         await written.send(await self._write(lines))
@@ -163,7 +148,7 @@ class Bulk:
                 yield ended[n : n + _AT_ONCE]
             if part is None:
                 return
-            if self._confirmations.stopping:
+            if self._shared.confirmations.stopping:
                 raise Problem(SHUTTING_DOWN, "this process ends; send what has no result to another one")
 
     async def _write(self, lines: Sequence[Line]) -> list[Outcome]:
@@ -171,11 +156,11 @@ class Bulk:
         composed = [await self._compose(line) for line in lines]
         new = [each for each in composed if isinstance(each, New)]
         try:
-            with self._admission.admit() as ticket:
+            with self._shared.admission.admit() as ticket:
                 ticket.begin()
-                async with self._admission.turn(max((len(each.text) for each in new), default=0)):
-                    await self._confirmations.prepared()
-                    stored = iter(await self._writes.create_all(new))
+                async with self._shared.admission.turn(max((len(each.text) for each in new), default=0)):
+                    await self._shared.confirmations.prepared()
+                    stored = iter(await self._shared.writes.create_all(new))
         except ERRORS as error:
             problem = _problem_of(error)
             return [Outcome(problem=each if isinstance(each, Problem) else problem) for each in composed]
@@ -185,14 +170,14 @@ class Bulk:
         if line is None:
             return Problem(TOO_LARGE, f"the line is larger than {MAX_BODY // 2**20} MiB")
         try:
-            return New(*await off_loop(len(line), new_text, self._mapping, self._model, line))
+            return New(*await off_loop(len(line), new_text, self._mapping, self._shared.model, line))
         except ERRORS as error:
             return _problem_of(error)
 
     async def _results(self, outcomes: Sequence[Outcome]) -> bytes:
         """What the client is told, once MongoDB has confirmed it."""
         tokens = [outcome.token for outcome in outcomes if outcome.token is not None]
-        confirmed = iter(await self._confirmations.all_confirmed(self._mapping, tokens, self._preferences))
+        confirmed = iter(await self._shared.confirmations.all_confirmed(self._mapping, tokens, self._preferences))
         return b"".join(
             self._result(outcome, outcome.problem if outcome.token is None else next(confirmed)) for outcome in outcomes
         )

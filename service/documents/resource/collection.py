@@ -9,22 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import stored_text
 from gears.errors import NotAnId, OutcomeUnknown
 from gears.process.failpoint import reached
 from service.documents.from_body import new_text
-from service.documents.idempotency import Attempt, IdempotencyKeys, Made, idempotency_key
-from service.documents.read_through import ReadThrough
+from service.documents.idempotency import Attempt, Made, idempotency_key
 from service.documents.resource.bulk import NDJSON, Bulk
-from service.documents.wait_confirmed import Confirmations
-from service.documents.write import Writes
+from service.documents.resource.shared import Shared
 from service.http.bodies import JSON, check_type, off_loop, read_body
 from service.http.paths import path_of
 from service.http.prefer_header import Preferences, preferences_of
 from service.http.problems import BAD_REQUEST, ERRORS, NOT_CONFIRMED, OUTCOME_UNKNOWN, Problem, problem_of
-from service.http.writes_in_flight import Admission
-from service.models import Model
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 """Documents on a page of a collection."""
@@ -34,30 +29,12 @@ class CollectionResource:
     """Handlers for a mapping's collection.
 
     Args:
-        reads: its documents.
-        writes: what is written to them.
-        model: what they must look like; None for any JSON object.
-        confirmations: waits for MongoDB.
-        admission: counts the writes in flight.
-        keys: those of requests that may be sent again.
+        shared: what they need.
     """
 
-    def __init__(
-        self,
-        reads: ReadThrough,
-        writes: Writes,
-        model: Model | None,
-        confirmations: Confirmations,
-        admission: Admission,
-        keys: IdempotencyKeys,
-    ) -> None:
-        self.mapping: Mapping = reads.mapping
-        self._reads = reads
-        self._writes = writes
-        self._model = model
-        self._confirmations = confirmations
-        self._admission = admission
-        self._keys = keys
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._mapping = shared.mapping
 
     async def list(self, request: Request) -> Response:
         """A page of the collection, from MongoDB."""
@@ -68,32 +45,34 @@ class CollectionResource:
         after = request.query_params.get("after")
         try:
             if after:
-                self.mapping.id_type.bound(after)
+                self._mapping.id_type.bound(after)
         except NotAnId as error:
             raise Problem(BAD_REQUEST, f"after must be an id: {error}") from error
-        items, more = await self._reads.page(limit=limit, after=after or None)
+        items, more = await self._shared.reads.page(limit=limit, after=after or None)
         following = to_json(items[-1].id if more else None)
-        texts = b",".join(stored_text(self.mapping, stored) for stored in items)
+        texts = b",".join(stored_text(self._mapping, stored) for stored in items)
         return Response(b'{"items":[%b],"next":%b}' % (texts, following), media_type="application/json")
 
     async def create(self, request: Request) -> Response:
         """Store a new document."""
         key = idempotency_key(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
-        with self._admission.admit() as ticket:
+        with self._shared.admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
-            async with self._admission.turn(len(body)):
-                seed = None if key is None else f"{self.mapping.prefix} {key}"
-                document_id, made, text = await off_loop(len(body), new_text, self.mapping, self._model, body, seed)
-                await self._confirmations.prepared()
-                headers = {"Location": path_of(self.mapping, document_id)}
+            async with self._shared.admission.turn(len(body)):
+                seed = None if key is None else f"{self._mapping.prefix} {key}"
+                document_id, made, text = await off_loop(
+                    len(body), new_text, self._mapping, self._shared.model, body, seed
+                )
+                await self._shared.confirmations.prepared()
+                headers = {"Location": path_of(self._mapping, document_id)}
                 with _in_doubt(headers):
                     if key is not None:
-                        async with self._keys.attempt(self.mapping.prefix, key, body) as attempt:
+                        async with self._shared.keys.attempt(self._mapping.prefix, key, body) as attempt:
                             return await self._create_once(attempt, document_id, text, preferences, headers)
-                    written = await self._writes.create(document_id, text, id_is_new=made)
-                    return await self._confirmations.answer(
-                        self.mapping, 201, written.token, written.document, preferences, headers
+                    written = await self._shared.writes.create(document_id, text, id_is_new=made)
+                    return await self._shared.confirmations.answer(
+                        self._mapping, 201, written.token, written.document, preferences, headers
                     )
 
     async def bulk(self, request: Request) -> ASGIApp:
@@ -102,22 +81,22 @@ class CollectionResource:
         if idempotency_key(request.headers) is not None:
             raise Problem(BAD_REQUEST, "Idempotency-Key is for one document; give those in a bulk ids of their own")
         preferences = preferences_of(request.headers.getlist("Prefer"))
-        return Bulk(request, self._writes, self._model, self._confirmations, self._admission, preferences)
+        return Bulk(request, self._shared, preferences)
 
     async def _create_once(
         self, attempt: Attempt, document_id: str, text: bytes, preferences: Preferences, headers: Dict[str, str]
     ) -> Response:
         """Store a new document, unless a request before this one has, which is then answered again."""
-        word = None if attempt.made is None else await self._writes.standing(attempt.made.token)
+        word = None if attempt.made is None else await self._shared.writes.standing(attempt.made.token)
         try:
             if attempt.made is None or word not in ("committed", "pending"):
-                written = await self._writes.create_once(document_id, text)
+                written = await self._shared.writes.create_once(document_id, text)
                 reached("made by a key")
                 await attempt.remember(Made(written.token, written.document))
             made = attempt.made
             assert made is not None
-            return await self._confirmations.answer(
-                self.mapping, 201, made.token, made.document, preferences, headers, committed=word == "committed"
+            return await self._shared.confirmations.answer(
+                self._mapping, 201, made.token, made.document, preferences, headers, committed=word == "committed"
             )
         except ERRORS as error:
             problem = problem_of(error)

@@ -3,48 +3,28 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gears.contract.mapping import Mapping
 from gears.documents.validate import parse_json
 from gears.engines import Written
 from gears.errors import ForeignKey, NotAnId, Refused
 from service.documents.from_body import patched_text, replacement_text
-from service.documents.read_through import ReadThrough
-from service.documents.wait_confirmed import Confirmations
-from service.documents.write import Writes
+from service.documents.resource.shared import Shared
 from service.http.bodies import JSON, MERGE_PATCH, off_loop, read_body
 from service.http.entity_tags import Conditions, conditions_of, etag_of
 from service.http.paths import check_new_id, id_of
 from service.http.prefer_header import preferences_of
 from service.http.problems import NOT_FOUND, Problem
-from service.http.writes_in_flight import Admission
-from service.models import Model
 
 
 class ItemResource:
     """Handlers for a mapping's documents.
 
     Args:
-        reads: its documents.
-        writes: what is written to them.
-        model: what they must look like; None for any JSON object.
-        confirmations: waits for MongoDB.
-        admission: counts the writes in flight.
+        shared: what they need.
     """
 
-    def __init__(
-        self,
-        reads: ReadThrough,
-        writes: Writes,
-        model: Model | None,
-        confirmations: Confirmations,
-        admission: Admission,
-    ) -> None:
-        self.mapping: Mapping = reads.mapping
-        self._reads = reads
-        self._writes = writes
-        self._model = model
-        self._confirmations = confirmations
-        self._admission = admission
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._mapping = shared.mapping
 
     async def read(self, request: Request) -> Response:
         """One document, as Redis holds it."""
@@ -54,12 +34,12 @@ class ItemResource:
             raise Problem(NOT_FOUND, f"there is no such document: {error}") from error
         conditions = conditions_of(request.headers)
         try:
-            document = await self._reads.read(document_id)
+            document = await self._shared.reads.read(document_id)
         except ForeignKey as error:
             raise Problem(NOT_FOUND, f"there is no document with the id {document_id!r}: {error}") from error
         conditions.check_match(document)
         if document is None:
-            raise self._reads.not_found(document_id)
+            raise self._shared.reads.not_found(document_id)
         headers = {"ETag": etag_of(document)}
         if conditions.not_modified(document):
             return Response(status_code=304, headers=headers)
@@ -70,15 +50,15 @@ class ItemResource:
         document_id = self._id(request)
         conditions = conditions_of(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
-        with self._admission.admit() as ticket:
+        with self._shared.admission.admit() as ticket:
             body = await read_body(request, JSON, ticket)
-            async with self._admission.turn(len(body)):
-                text = await off_loop(len(body), replacement_text, self.mapping, self._model, body, document_id)
-                await self._confirmations.prepared()
+            async with self._shared.admission.turn(len(body)):
+                text = await off_loop(len(body), replacement_text, self._mapping, self._shared.model, body, document_id)
+                await self._shared.confirmations.prepared()
                 await self._check_path(document_id)
-                put = await self._writes.put(document_id, text, conditions)
-                return await self._confirmations.answer(
-                    self.mapping, 201 if put.created else 200, put.written.token, put.written.document, preferences
+                put = await self._shared.writes.put(document_id, text, conditions)
+                return await self._shared.confirmations.answer(
+                    self._mapping, 201 if put.created else 200, put.written.token, put.written.document, preferences
                 )
 
     async def patch(self, request: Request) -> Response:
@@ -86,33 +66,35 @@ class ItemResource:
         document_id = self._id(request)
         conditions = conditions_of(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
-        with self._admission.admit() as ticket:
+        with self._shared.admission.admit() as ticket:
             body = await read_body(request, MERGE_PATCH, ticket)
-            async with self._admission.turn(len(body)):
-                await self._confirmations.prepared()
+            async with self._shared.admission.turn(len(body)):
+                await self._shared.confirmations.prepared()
                 written = await self._patch(document_id, body, conditions)
-                return await self._confirmations.answer(self.mapping, 200, written.token, written.document, preferences)
+                return await self._shared.confirmations.answer(
+                    self._mapping, 200, written.token, written.document, preferences
+                )
 
     async def delete(self, request: Request) -> Response:
         """Delete a document."""
         document_id = self._id(request)
         conditions = conditions_of(request.headers)
         preferences = preferences_of(request.headers.getlist("Prefer"))
-        with self._admission.admit() as ticket:
+        with self._shared.admission.admit() as ticket:
             ticket.begin()
-            await self._confirmations.prepared()
-            written = await self._writes.delete(document_id, conditions)
-            return await self._confirmations.answer(self.mapping, 204, written.token, None, preferences)
+            await self._shared.confirmations.prepared()
+            written = await self._shared.writes.delete(document_id, conditions)
+            return await self._shared.confirmations.answer(self._mapping, 204, written.token, None, preferences)
 
     def _id(self, request: Request) -> str:
-        return id_of(self.mapping, request.scope["raw_path"])
+        return id_of(self._mapping, request.scope["raw_path"])
 
     async def _check_path(self, document_id: str) -> None:
         """Raise `Refused` for an id that no new document may have, unless others have made one."""
         try:
             check_new_id(document_id)
         except Refused:
-            if await self._reads.read(document_id) is None:
+            if await self._shared.reads.read(document_id) is None:
                 raise
 
     async def _patch(self, document_id: str, body: bytes, conditions: Conditions) -> Written:
@@ -120,6 +102,6 @@ class ItemResource:
 
         async def change(current: bytes) -> bytes:
             size = len(body) + len(current)
-            return await off_loop(size, patched_text, self.mapping, self._model, current, patch, document_id)
+            return await off_loop(size, patched_text, self._mapping, self._shared.model, current, patch, document_id)
 
-        return await self._writes.change(document_id, conditions, change)
+        return await self._shared.writes.change(document_id, conditions, change)
