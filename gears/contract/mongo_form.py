@@ -108,7 +108,7 @@ def _encode_large(mapping: Mapping, document_id: str, text: bytes, version: int)
         keep=True,
     )
     scan.run()
-    return Encoded(bytes(scan.bson), has_its_id)
+    return Encoded(bytes(scan.bson.kept), has_its_id)
 
 
 def _sync(version: int, place: int) -> JsonObject:

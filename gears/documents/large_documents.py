@@ -5,7 +5,6 @@ values are parsed, checked and encoded some at a time, by the packages that do s
 larger containers around them are followed one by one. It ends as soon as the document is too large.
 """
 
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from gears.documents.json_runs import (
     simple,
     string_pieces,
 )
+from gears.documents.measured_bson import MeasuredBson
 from gears.documents.validate import (
     BSON_MAX_DEPTH,
     Path,
@@ -33,12 +33,6 @@ from gears.documents.validate import (
     parse_json,
 )
 from gears.errors import MalformedJson, Refused
-
-BSON_MAX_BYTES = 16 * 1024 * 1024
-"""https://www.mongodb.com/docs/manual/reference/limits/#mongodb-limit-BSON-Document-Size"""
-
-MOST_BYTES = BSON_MAX_BYTES - 64
-"""What is left of it beside the `_id` that MongoDB may add."""
 
 _DEEPEST = BSON_MAX_DEPTH + 4
 """Levels of JSON from which on it isn't looked any deeper: values that JSON lacks have up to three of their own."""
@@ -78,12 +72,8 @@ class Scan:
         self._reserved = reserved
         self._replaced = replaced or {}
         self._wanted = wanted
-        self._keep = keep
         self._specials = may_hold_specials(text)
-        self.size = 0
-        """Bytes of BSON, as far as it has come."""
-        self.bson = bytearray()
-        """The BSON, if it is kept."""
+        self.bson = MeasuredBson(keep=keep)
         self.names: list[str] = []
         """The names of the fields of the top level, as far as they are few."""
         self.found: dict[str, Any] = {}
@@ -101,7 +91,8 @@ class Scan:
         begin = gap(text, 0)
         if text[begin : begin + 1] != b"{":
             raise not_an_object(text[begin : begin + 1])
-        self._put(b"\0\0\0\0" + self._front)
+        self.bson.begin()
+        self.bson.put(self._front)
         end = self._members(begin + 1, None, 0)
         if gap(text, end) != len(text):
             malformed("something follows the document", end)
@@ -159,10 +150,11 @@ class Scan:
             self.found = {name: None}
         if name not in self._replaced:
             return self._value(at, name, (None, name), 0)
-        size, kept, self._keep = self.size, self._keep, False
+        out = self.bson
+        size, kept, out.keep = out.size, out.keep, False
         at = self._value(at, name, (None, name), 0)
-        self.size, self._keep = size, kept
-        self._put(self._replaced[name])
+        out.size, out.keep = size, kept
+        out.put(self._replaced[name])
         return at
 
     def _value(self, at: int, name: str, path: Path, depth: int) -> int:
@@ -175,10 +167,9 @@ class Scan:
             check_container({name: None}, path and path[0], depth, specials=False)
         if depth + 1 >= _DEEPEST:
             raise Refused(f"the document is nested deeper than {BSON_MAX_DEPTH} levels; flatten it")
-        size, length = self.size, len(self.bson)
-        self._put((b"\3" if first == b"{" else b"\4") + name.encode() + b"\0")
-        begin = len(self.bson)
-        self._put(b"\0\0\0\0")
+        out = self.bson
+        size, length = out.size, len(out.kept)
+        begin = out.begin((b"\3" if first == b"{" else b"\4") + name.encode() + b"\0")
         if first == b"[":
             end = self._items(at + 1, path, depth + 1)
         else:
@@ -186,14 +177,13 @@ class Scan:
             if self._specials and end - at <= _SPECIAL_BYTES and begins_special(text, at):
                 value = special(parse_json(text[at:end]))
                 if value is not None:
-                    self.size = size
-                    del self.bson[length:]
-                    self._put(b"%c%b\0%b" % (value[0], name.encode(), value[1]))
+                    out.size = size
+                    del out.kept[length:]
+                    out.put(b"%c%b\0%b" % (value[0], name.encode(), value[1]))
                     return end
         if depth + 1 >= BSON_MAX_DEPTH:
             raise Refused(f"the document is nested deeper than {BSON_MAX_DEPTH} levels; flatten it")
-        if self._keep:
-            struct.pack_into("<i", self.bson, begin, len(self.bson) - begin)
+        out.end(begin)
         return end
 
     def _scalar(self, at: int, name: str, path: Path, depth: int) -> int:
@@ -207,17 +197,11 @@ class Scan:
         return match.end()
 
     def _long_string(self, at: int, end: int, name: str) -> None:
-        size = self.size
-        self._put(b"\2" + name.encode() + b"\0")
-        begin = len(self.bson)
-        self._put(b"\0\0\0\0")
-        counted = self.size
+        begin = self.bson.begin(b"\2" + name.encode() + b"\0")
         for piece in string_pieces(self._text, at, end):
-            self._put(piece)
-        self._put(b"\0")
-        if self._keep:
-            struct.pack_into("<i", self.bson, begin, self.size - counted)
-        assert self.size > size
+            self.bson.put(piece)
+        self.bson.put(b"\0")
+        self.bson.end(begin, counting_itself=False)
 
     def _many(self, fields: dict[str, Any], piece: bytes, path: Path, depth: int) -> None:
         """Some small fields of a container."""
@@ -232,30 +216,20 @@ class Scan:
         try:
             if specials or (depth == 0 and not fields.keys().isdisjoint(self._replaced)):
                 replaced = self._replaced if depth == 0 else {}
-                self._put(
+                self.bson.put(
                     b"".join(
                         replaced[name] if name in replaced else element(name, value) for name, value in fields.items()
                     )
                 )
             else:
-                self._put(bson.encode({"": fields})[10:-2])  # within another, since encode moves an _id to the front
+                self.bson.put(
+                    bson.encode({"": fields})[10:-2]
+                )  # within another, since encode moves an _id to the front
         except UnicodeEncodeError:
             raise MalformedJson("the document is not valid JSON: a string holds half of a surrogate pair") from None
 
     def _closed(self, at: int, top: bool) -> int:
-        self._put(self._end + b"\0" if top else b"\0")
-        if top and self._keep:
-            struct.pack_into("<i", self.bson, 0, len(self.bson))
+        self.bson.put(self._end + b"\0" if top else b"\0")
+        if top:
+            self.bson.end(0)
         return at
-
-    def _put(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.size > MOST_BYTES:
-            raise too_large(self.size)
-        if self._keep:
-            self.bson += data
-
-
-def too_large(size: int) -> Refused:
-    """A document takes this much, or more."""
-    return Refused(f"the document takes {size:,} bytes as BSON or more; MongoDB holds at most {BSON_MAX_BYTES:,}")

@@ -15,7 +15,8 @@ from pydantic_core import from_json
 from gears.contract import mongo_form as stored
 from gears.contract.mapping import Mapping
 from gears.documents.json_bson import value_bson
-from gears.documents.large_documents import MOST_BYTES, Scan
+from gears.documents.large_documents import Scan
+from gears.documents.measured_bson import MOST_BYTES
 from gears.documents.validate import parse_object
 from gears.errors import MalformedJson, Refused
 from tests.documents.test_json_bson import JSON, NAMES
@@ -36,8 +37,8 @@ def scanned(text: bytes) -> bytes:
     measured, kept = Scan(text, RESERVED), Scan(text, RESERVED, keep=True)
     measured.run()
     kept.run()
-    assert measured.size == kept.size == len(kept.bson)
-    return bytes(kept.bson)
+    assert measured.bson.size == kept.bson.size == len(kept.bson.kept)
+    return bytes(kept.bson.kept)
 
 
 @given(DOCUMENTS, st.sampled_from([None, 1, "\t"]), st.booleans())
