@@ -13,8 +13,9 @@ from gears.process.config_file import variables
 from gears.process.settings import Settings, read_settings, source_of
 
 _HIDDEN = "***"
-_PASSWORD = re.compile(r"(://[^:/@]*:).*(@)|([?&][^=&]*password[^=&]*=)[^&]*", re.IGNORECASE)
-"""A password in a URL: before the host, or among the options."""
+_OPTION = re.compile(r"([?&][^=&]*password[^=&]*=)[^&]*", re.IGNORECASE)
+_BEFORE_HOST = re.compile(r"(://[^:/@]*:).*(@)")
+"""Where a password is in a URL."""
 
 
 def config(as_json: JsonOption = False) -> None:
@@ -40,7 +41,7 @@ def _shown(settings: Settings, variable: str) -> str:
 
 def hide_password(url: str) -> str:
     """A URL without the password in it."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}{_HIDDEN}{found[2] or ''}", url)
+    return _BEFORE_HOST.sub(rf"\1{_HIDDEN}\2", _OPTION.sub(rf"\1{_HIDDEN}", url))
 
 
 def _written(mapping: Mapping) -> str:

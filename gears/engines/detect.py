@@ -9,6 +9,7 @@ from gears.engines.gears1 import Gears1
 from gears.engines.gears2 import Gears2
 from gears.errors import ConfigError
 from gears.in_redis.client import Redis
+from gears.in_redis.describe_errors import CLUSTER
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Gears1, Gears2, Function)}
 
@@ -41,8 +42,10 @@ async def open_engine(redis: Redis, mapping: Mapping, name: str = "auto") -> Eng
     """The engine called `name` for a mapping; `auto` asks the server.
 
     Raises:
-        ConfigError: see `detect`.
+        ConfigError: see `detect`; or it is a node of a cluster.
     """
+    if (await redis.info("cluster")).get("cluster_enabled"):
+        raise ConfigError(CLUSTER)
     return ENGINES[await detect(redis) if name == "auto" else name](redis, mapping)
 
 

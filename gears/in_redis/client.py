@@ -15,8 +15,9 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
 from gears.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
 from gears.in_redis.describe_errors import describe
-from gears.in_redis.pipelining import AWAY, Lane, Part, Wire
+from gears.in_redis.pipelining import AWAY, REPLICA, Lane, Part, Wire
 from gears.in_redis.scripts import script_text
+from gears.in_redis.sentinel import SentinelPool, service
 
 FAILED = (RedisError, OSError)
 """What redis-py raises when Redis is away (see `AWAY`), and when it answers with an error."""
@@ -29,7 +30,7 @@ def connect(url: str, *, timeout: float, max_connections: int = 64, touching: bo
     """A client for this URL; it connects when first used and never retries on its own.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://` URL.
+        url: `redis://`, `rediss://` or `unix://` URL; or, with sentinels, `redis+sentinel://` or `rediss+sentinel://`.
         timeout: deadline of each command, and of waiting for a free connection, in seconds.
         max_connections: most connections at a time; further commands wait for a free one.
         touching: whether what is read counts as used, for the LRU and LFU of Redis's eviction; Redis before 7.2 always
@@ -38,19 +39,23 @@ def connect(url: str, *, timeout: float, max_connections: int = 64, touching: bo
     Raises:
         ConfigError: the URL can't be used.
     """
+    options = {
+        "max_connections": max_connections,
+        "timeout": timeout,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "redis_connect_func": None if touching else _touch_nothing,
+    }
     try:
-        pool = _Pool.from_url(
-            url,
-            max_connections=max_connections,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            redis_connect_func=None if touching else _touch_nothing,
-        )
-    except ValueError as error:
+        behind = service(url)
+        pool = _Pool.from_url(url, **options) if behind is None else _SentinelPool(behind, **options)
+        pool.make_connection()  # type: ignore[no-untyped-call]
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, RedisError) as error:
         raise ConfigError(f"REDIS_URL can't be used: {without_secrets(url, error)}") from error
     pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
     pool.lane = Lane(pool, timeout)
@@ -61,8 +66,13 @@ class _Pool(BlockingConnectionPool):
     lane: Lane
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        self.lane.close()
+        if inuse_connections:
+            self.lane.close()
         await super().disconnect(inuse_connections)
+
+
+class _SentinelPool(SentinelPool, _Pool):
+    pass
 
 
 class _Connection(AbstractConnection):
@@ -84,7 +94,9 @@ async def _touch_nothing(connection: AbstractConnection) -> None:
 
 
 def address(redis: Redis) -> str:
-    """Where a client looks for Redis: `host:port`, or a path."""
+    """Where a client looks for Redis: `host:port`, a path, or a service and its sentinels."""
+    if isinstance(redis.connection_pool, SentinelPool):
+        return redis.connection_pool.address
     where = redis.connection_pool.connection_kwargs
     return str(where.get("path") or f"{where.get('host')}:{where.get('port')}")
 
@@ -117,6 +129,9 @@ async def send_once(redis: Redis, *command: Part) -> Any:
         return await connection.read_response()
     except BusyLoadingError as error:
         raise RedisAway(str(error)) from error
+    except exceptions.ReadOnlyError as error:
+        await connection.disconnect()
+        raise RedisAway(REPLICA) from error
     except AWAY as error:
         raise OutcomeUnknown(str(error)) from error
     finally:

@@ -2,12 +2,27 @@
 
 import re
 
-from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, TimeoutError  # noqa: A004
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004
+    MovedError,
+    TimeoutError,  # noqa: A004
+)
 
 from gears.process.network_causes import cause_of
 
 LONGEST = 500
 """How long a text is at the most."""
+
+CLUSTER = (
+    "this Redis is a node of a Redis Cluster, which isn't supported yet; set REDIS_URL to a single primary, or to its "
+    "sentinels"
+)
+"""What is said of a cluster."""
 
 _ADDRESS = re.compile(r"connecting to (\S+?)\.?(?:\s|$)")
 
@@ -20,6 +35,10 @@ def describe(error: BaseException) -> str:
             return f"Redis: user or password is wrong: {said}"
         case BusyLoadingError():
             return "Redis: it is loading its data"
+        case ClusterDownError() | ClusterCrossSlotError() | MovedError():
+            return CLUSTER
+        case MasterNotFoundError():
+            return f"Redis: {said}"[:LONGEST]
         case ConnectionError() | TimeoutError() | OSError():
             found = _ADDRESS.search(said)
             where = f"Redis at {found[1]}" if found and ":" in found[1] else "Redis"

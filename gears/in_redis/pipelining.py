@@ -14,13 +14,16 @@ import hiredis
 from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, RedisError, ResponseError
 
 from gears.errors import OutcomeUnknown, RedisAway
 from gears.in_redis.describe_errors import describe
 
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
 """What redis-py raises when the server can't be reached, is loading or doesn't answer in time."""
+
+REPLICA = "Redis was made a replica"
+"""What is said when it takes no writes; nothing was done."""
 
 Part = str | bytes | int | float
 """A part of a command."""
@@ -72,15 +75,15 @@ class Wire(asyncio.Protocol):
             The raw reply.
 
         Raises:
-            RedisAway: the connection is lost, or Redis is loading; nothing was done.
+            RedisAway: the connection is lost, Redis is loading, or was made a replica; nothing was done.
             OutcomeUnknown: the connection broke, or the deadline passed, after the command had been sent.
             ResponseError: Redis answered with an error.
         """
-        return _checked(await self._ask(command))
+        return self._checked(await self._ask(command))
 
     async def send_all(self, *commands: Sequence[Part]) -> list[Any]:
         """Run these one after the other in one round trip; returns and raises as `send`, for the first that failed."""
-        return [_checked(reply) for reply in await asyncio.gather(*map(self._ask, commands))]
+        return [self._checked(reply) for reply in await asyncio.gather(*map(self._ask, commands))]
 
     def close(self, reason: str = "the connection was closed") -> None:
         """Close it; what is under way ends as unknown."""
@@ -112,6 +115,16 @@ class Wire(asyncio.Protocol):
         self._asked.append((self._loop.time() + self._timeout, reply))
         if not self._watching:
             self._watch()
+        return reply
+
+    def _checked(self, reply: Any) -> Any:
+        if isinstance(reply, BusyLoadingError):
+            raise RedisAway(str(reply))
+        if isinstance(reply, ReadOnlyError):
+            self.close(REPLICA)  # the next connection is to the primary, where anybody knows which one that is
+            raise RedisAway(REPLICA)
+        if isinstance(reply, RedisError):
+            raise reply
         return reply
 
     def _send_unsent(self) -> None:
@@ -177,14 +190,10 @@ class Lane:
             self._opening = None
 
 
-def _checked(reply: Any) -> Any:
-    if isinstance(reply, BusyLoadingError):
-        raise RedisAway(str(reply))
-    if isinstance(reply, RedisError):
-        raise reply
-    return reply
-
-
 def reply_error(text: str) -> RedisError:
     """The error that a reply stands for."""
-    return BusyLoadingError(text) if text.startswith("LOADING") else ResponseError(text.removeprefix("ERR "))
+    if text.startswith("LOADING"):
+        return BusyLoadingError(text)
+    if "READONLY" in text:  # of a script, Redis 6 says it further on
+        return ReadOnlyError(text)
+    return ResponseError(text.removeprefix("ERR "))

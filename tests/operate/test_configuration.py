@@ -118,6 +118,11 @@ def test_unknown_names_are_warned_of(monkeypatch: pytest.MonkeyPatch, capsys: py
         ("redis://:se@cret@host/0", "redis://:***@host/0"),
         ("mongodb://user:s/cret@a,b/?tls=true", "mongodb://user:***@a,b/?tls=true"),
         ("redis://host?password=secret&db=1", "redis://host?password=***&db=1"),
+        ("redis+sentinel://h:1,i:2/my?sentinel_password=s@cret", "redis+sentinel://h:1,i:2/my?sentinel_password=***"),
+        (
+            "redis+sentinel://u:s@h:1,i/my/0?sentinel_password=s",
+            "redis+sentinel://u:***@h:1,i/my/0?sentinel_password=***",
+        ),
         ("mongodb://h/?tlsCertificateKeyFilePassword=secret", "mongodb://h/?tlsCertificateKeyFilePassword=***"),
     ],
 )

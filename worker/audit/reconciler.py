@@ -56,8 +56,8 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile whenever nobody else does, until cancelled."""
+        lease = Lease(self._redis, self._names.reconciler, self._settings.lease_ttl)
         while True:
-            lease = Lease(self._redis, self._names.reconciler, self._settings.lease_ttl)
             try:
                 self._stand_by(await lease.hold(self._reconcile))
                 await anyio.sleep(_POLL)

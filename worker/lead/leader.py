@@ -81,10 +81,10 @@ class Leader:
 
     async def _run(self, tasks: TaskGroup) -> None:
         failed = ""
+        lease = Lease(self._redis, Names(self._mapping.prefix).lease, self._settings.lease_ttl)
         while True:
-            lease = Lease(self._redis, Names(self._mapping.prefix).lease, self._settings.lease_ttl)
             try:
-                led = await lease.hold(lambda lease=lease: self._lead(lease))  # type: ignore[misc]
+                led = await lease.hold(partial(self._lead, lease))
                 failed = ""
                 await self._stand_by(led)
             except* _RESTART as errors:

@@ -54,6 +54,9 @@ class Lease:
         Raises:
             LeaseLost: somebody else took it over.
         """
+        if self._lock.local.token is not None:  # Redis was away when it was to be released
+            with suppress(LockError):
+                await self._lock.release()
         asked = monotonic()
         if not await self._lock.acquire():
             return False

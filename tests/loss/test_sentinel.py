@@ -1,0 +1,56 @@
+"""Promises 2, 3 and 5 while sentinels promote a replica under load."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.loss.test_redis_killed import Load, State
+from tests.loss.test_rewind import in_mongodb, in_redis, recovered
+from tests.support.commands import Commands
+from tests.support.engines import Kind
+from tests.support.sentinels import WatchedStack
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WatchedStack]:
+    stack = WatchedStack(
+        tmp_path_factory.mktemp("watched"),
+        Kind("function"),
+        WT_LEASE_TTL="1.5",
+        WT_MONGO_TIMEOUT="2",
+        WT_REDIS_TIMEOUT="2",
+        WT_COMMIT_TIMEOUT="2",
+    )
+    try:
+        yield stack
+    finally:
+        await stack.close()
+
+
+@pytest.mark.timeout(300)
+async def test_nothing_acknowledged_is_lost_by_failovers_under_load(watched: WatchedStack, commands: Commands) -> None:
+    await watched.start_redis()
+    await watched.start(watched.mongo, watched.worker, watched.api)
+    load = Load(watched)
+
+    async def fail_over_twice() -> None:
+        await load.more(20)
+        await watched.kill_primary()
+        await load.more(20)
+        await watched.restart_dead()
+        await watched.is_whole()
+        await load.more(20)
+        await watched.order_failover()
+        await load.more(20)
+
+    await load.run(fail_over_twice)
+    await recovered(watched)
+    stored: dict[str, State] = {i: document["n"] for i, document in (await in_mongodb(watched)).items()}
+    wrong = {
+        i: (stored.get(i), key) for i, key in load.keys.items() if stored.get(i) not in (key.acknowledged, *key.tried)
+    }
+    assert wrong == {}
+    assert await in_redis(watched) == await in_mongodb(watched)
+    [report] = await commands.reports(watched, "audit --mapping notes")
+    assert report["left"] == 0

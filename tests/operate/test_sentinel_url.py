@@ -1,0 +1,175 @@
+"""`REDIS_URL` with sentinels: its forms, passwords and TLS, and what is said when it doesn't lead to a primary."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from redis.exceptions import RedisError
+
+from gears.errors import ConfigError, RedisAway
+from gears.in_redis.client import address, connect, send_once
+from gears.in_redis.describe_errors import CLUSTER, describe
+from service.embedded import server_commands as servers
+from service.embedded.children.child import Child
+from tests.operate.test_secrets import tls
+from tests.support.commands import Commands
+from tests.support.stack import Process, Stack, eventually, free_port
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A primary and its sentinel, with TLS and users of their own.
+
+    Args:
+        sentinel: host and port of the sentinel.
+        certificates: the folder with `ca.pem`.
+    """
+
+    sentinel: str
+    certificates: Path
+
+    def url(self, *, service: str = "my%20master", password: str = "of%20sentinel") -> str:
+        """The URL by which it is found."""
+        options = f"ssl_ca_certs={self.certificates}/ca.pem&sentinel_username=asker&sentinel_password={password}"
+        return f"rediss+sentinel://writer:of%40redis@127.0.0.1:1,{self.sentinel}/{service}/2?{options}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
+    folder = tmp_path_factory.mktemp("watched")
+    tls(folder)
+    port, sentinel_port = free_port(), free_port()
+    encrypted = (
+        f"port 0\nbind 127.0.0.1\ndir {folder}\ntls-auth-clients no\ntls-replication yes\n"
+        f"tls-cert-file {folder}/server.pem\ntls-key-file {folder}/server.key\ntls-ca-cert-file {folder}/ca.pem\n"
+    )
+    primary, sentinel = folder / "primary.conf", folder / "sentinel.conf"
+    primary.write_text(f"{encrypted}tls-port {port}\nsave ''\nuser default off\nuser writer on >of@redis ~* &* +@all\n")
+    sentinel.write_text(
+        f'{encrypted}tls-port {sentinel_port}\nuser default off\nuser asker on ">of sentinel" ~* &* +@all\n'
+        f'sentinel monitor "my master" 127.0.0.1 {port} 1\n'
+        'sentinel auth-user "my master" writer\nsentinel auth-pass "my master" of@redis\n'
+    )
+    found = Watched(f"127.0.0.1:{sentinel_port}", folder)
+    wheels = servers.find_wheels()
+    program = str(wheels.redis / "bin" / "redis-server")
+    redis = connect(f"rediss://writer:of%40redis@127.0.0.1:{port}/2?ssl_ca_certs={folder}/ca.pem", timeout=5)
+    by_sentinel = connect(found.url(), timeout=5)
+    started = {
+        "primary": ((program, str(primary)), redis),
+        "sentinel": ((program, str(sentinel), "--sentinel"), by_sentinel),
+    }
+    processes = [
+        Process(Child(name=name, command=command, environment=wheels.environment), folder, {}, client.ping)
+        for name, (command, client) in started.items()
+    ]
+    try:
+        for process in processes:
+            await process.start()
+        yield found
+    finally:
+        await redis.aclose()
+        await by_sentinel.aclose()
+        for process in processes:
+            if process.running:
+                await process.kill()
+
+
+async def test_the_primary_is_found_over_tls_with_passwords_for_both(watched: Watched) -> None:
+    async with connect(watched.url(), timeout=5, touching=False) as redis:
+        assert address(redis) == f"my master (sentinels 127.0.0.1:1, {watched.sentinel})"
+        assert await send_once(redis, "SET", "small", "1") == b"OK"
+        assert await send_once(redis, "SET", "large", bytes(100_000)) == b"OK"
+        assert await redis.dbsize() == 2
+
+
+async def test_what_the_sentinels_say_is_said(watched: Watched) -> None:
+    assert (
+        await said_of(watched.url(service="other")) == "Redis: the sentinels know no service 'other'; correct REDIS_URL"
+    )
+    silent = await said_of(watched.url(password="wrong"))
+    assert "no sentinel answers: 127.0.0.1:1: connection refused" in silent
+    assert f"{watched.sentinel}: user or password is wrong" in silent
+
+
+async def said_of(url: str) -> str:
+    async with connect(url, timeout=5) as redis:
+        with pytest.raises(RedisError) as raised:
+            await redis.ping()
+        with pytest.raises(RedisAway) as away:
+            await send_once(redis, "PING")
+    assert str(away.value) == describe(raised.value)
+    return str(away.value)
+
+
+async def test_without_sentinels_the_api_says_whom_it_waits_for(own_stack: Stack, commands: Commands) -> None:
+    ports = sorted((free_port(), free_port()), key=str)
+    own_stack.env["REDIS_URL"] = url = f"redis+sentinel://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}/mymaster/0"
+    api = own_stack.another_api("api", own_stack.setup.port, REDIS_URL=url)
+    own_stack.api = api
+    await own_stack.start(own_stack.mongo, api)
+    answer = await own_stack.client.put("/notes/1", json={})
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:writethrough:problem:redis-unavailable")
+    assert answer.headers["Retry-After"] == "1"
+    waits_for = f"no sentinel answers: 127.0.0.1:{ports[0]}: connection refused; 127.0.0.1:{ports[1]}"
+    assert waits_for in answer.json()["detail"]
+    assert waits_for in (await own_stack.client.get("/readyz")).json()["checks"]["redis"]
+    ended = await commands.run(own_stack, "check", code=1)
+    assert "no sentinel answers" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://h:1,i:2",
+        "redis+sentinel://h:1,i:2/",
+        "redis+sentinel://h:1,i:2/my/x",
+        "redis+sentinel://h:x/my/0",
+        "redis+sentinel://h:1,/my/0",
+        "redis+sentinel://h:1/my/0?no_such_option=1",
+        "rediss+sentinel://h:1/my/0?ssl_cert_reqs=nonsense",
+    ],
+)
+def test_a_url_that_names_no_primary_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigError, match="REDIS_URL can't be used: "):
+        connect(url, timeout=1)
+
+
+async def test_a_connection_to_what_became_a_replica_is_left_at_once(own_stack: Stack) -> None:
+    await own_stack.start(own_stack.redis)
+    async with connect(own_stack.redis_url, timeout=5) as redis:
+        for value in (b"small", bytes(100_000)):
+            connection: object = (
+                await redis.client_id() if len(value) > 1000 else await send_once(redis, "CLIENT", "ID")
+            )
+            await own_stack.redis_client.replicaof("127.0.0.1", "1")
+            with pytest.raises(RedisAway, match="replica"):
+                await send_once(redis, "SET", "key", value)
+            await own_stack.redis_client.replicaof("NO", "ONE")
+            assert await send_once(redis, "SET", "key", value) == b"OK"
+            after: object = await redis.client_id() if len(value) > 1000 else await send_once(redis, "CLIENT", "ID")
+            assert after != connection
+
+
+@pytest.mark.parametrize("slots", ["all", "none"])
+async def test_of_a_cluster_it_is_said_that_it_is_not_supported(
+    own_stack: Stack, commands: Commands, slots: str
+) -> None:
+    child = servers.redis(servers.find_wheels(), own_stack.setup)
+    command = (*child.command[: child.command.index("--loadmodule")], "--cluster-enabled", "yes")
+    own_stack.redis = Process(replace(child, command=command), own_stack.folder, {}, own_stack.redis_client.ping)
+    await own_stack.start(own_stack.redis)
+    if slots == "all":
+        await own_stack.redis_client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+    checked = await commands.run(own_stack, "check", code=1)
+    assert f"Redis lacks no cluster: {CLUSTER}" in checked.stdout
+    shown = await commands.run(own_stack, "recipe status", code=2)
+    assert CLUSTER in shown.stderr
+    await own_stack.worker.start(wait=False)
+
+    async def told() -> bool:
+        return CLUSTER in own_stack.worker.log.read_text()
+
+    await eventually(told, within=30)
