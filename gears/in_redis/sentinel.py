@@ -1,6 +1,9 @@
 """Redis behind sentinels: they are asked for the primary whenever a connection is made."""
 
+import asyncio
 import re
+from contextlib import suppress
+from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 from weakref import WeakSet
@@ -27,6 +30,9 @@ _PORT = 26379
 
 _ANSWER_SECONDS = 1.0
 """How long a sentinel may take before the next one is asked."""
+
+_LOOK_EVERY = 0.5
+"""Seconds between two looks whether sentinels name another primary: one that works is told late that it is none."""
 
 _Server = tuple[str, int]
 """Host and port."""
@@ -154,12 +160,20 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
         )
         self._made: WeakSet[_Connection] = WeakSet()
         self._sentinels = service.sentinels
+        self._looked = monotonic()
+        self._looking: asyncio.Task[None] | None = None
         super().__init__(service.name, manager, **service.to_redis | options)  # type: ignore[no-untyped-call]
 
     @property
     def address(self) -> str:
         """The service, and where its sentinels are."""
         return f"{self.service_name} (sentinels {', '.join(map(_shown, self._sentinels))})"
+
+    async def get_connection(self, *_: Any, **__: Any) -> _Connection:
+        if monotonic() - self._looked >= _LOOK_EVERY and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look())
+        connection: _Connection = await super().get_connection()  # type: ignore[no-untyped-call]
+        return connection
 
     def make_connection(self) -> _Connection:
         connection: _Connection = super().make_connection()  # type: ignore[no-untyped-call]
@@ -173,9 +187,20 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
                 connection._writer.transport.abort()  # type: ignore[union-attr]
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
+        if inuse_connections and self._looking is not None:
+            self._looking.cancel()
         await super().disconnect(inuse_connections)
         if inuse_connections:
             await self.sentinel_manager.aclose()
+
+    async def _look(self) -> None:
+        """Leave the primary that is known if sentinels name another, which is one."""
+        with suppress(exceptions.RedisError, OSError):
+            if await self.sentinel_manager.discover_master(self.service_name) != self.master_address:
+                connection = self.make_connection()
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.disconnect()
+        self._looked = monotonic()
 
 
 def _shown(server: _Server) -> str:

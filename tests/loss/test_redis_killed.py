@@ -54,14 +54,14 @@ class Load:
             await until()
             self._stop = True
 
-    async def more(self, writes: int) -> None:
-        """Wait until so many more are acknowledged."""
+    async def more(self, writes: int, *, within: float = 30) -> None:
+        """Wait until so many more are acknowledged, in so many seconds."""
         enough = sum(self.acknowledged.values()) + writes
 
         async def probe() -> bool:
             return sum(self.acknowledged.values()) >= enough
 
-        await eventually(probe, within=30)
+        await eventually(probe, within=within)
 
     async def _write(self, client: int) -> None:
         while not self._stop:

@@ -31,8 +31,8 @@ async def put(stack: Stack, document_id: str, n: int) -> str:
     return answer.headers["Sync-Token"]
 
 
-async def recovered(stack: Stack) -> None:
-    """Wait until the API says that all is well, and Redis has all that it is to be given."""
+async def recovered(stack: Stack, *, within: float = 60) -> None:
+    """Wait until the API says that all is well, and Redis has all that it is to be given, in so many seconds."""
 
     async def probe() -> bool:
         if (await stack.client.get("/readyz")).status_code != 200:
@@ -40,8 +40,8 @@ async def recovered(stack: Stack) -> None:
         mappings = (await stack.client.get("/sync")).json()["mappings"].values()
         return all(mapping["worker"] and mapping["worker"]["to_warm"] == 0 for mapping in mappings)
 
-    await eventually(probe, within=60)
-    await stack.drained("notes")
+    await eventually(probe, within=within)
+    await stack.drained("notes", within=within)
 
 
 async def standing(stack: Stack, token: str) -> str:

@@ -14,6 +14,7 @@ from service.embedded import server_commands as servers
 from service.embedded.children.child import Child
 from service.embedded.ports_and_folder import LOOPBACK
 from tests.support.engines import Kind
+from tests.support.shown import ROOT, File, steps
 from tests.support.stack import Probe, Process, Stack, eventually, free_port
 
 SERVICE = "mymaster"
@@ -21,7 +22,10 @@ SERVICE = "mymaster"
 DOWN_AFTER = 1.0
 """Seconds without an answer after which a sentinel takes a server for dead."""
 
-_FAILOVER_WITHIN = 60.0
+_PAGE = ROOT / "docs" / "scale.md"
+"""Shows the sentinels' file."""
+
+_FAILOVER_WITHIN = 90.0
 
 
 class WatchedStack(Stack):
@@ -40,6 +44,7 @@ class WatchedStack(Stack):
         super().__init__(folder, REDIS_URL=url, **env)
         self._kind = kind
         self._asking = [Redis(port=port, socket_timeout=5, protocol=2) for port in self.sentinel_ports]
+        self.direct_url = self.redis_url
         self.redis_url, self._direct = url, self.redis_client
         self.redis_client = connect(url, timeout=5)
         self.servers = {port: self._server(port) for port in (self.setup.redis_port, free_port())}
@@ -52,12 +57,9 @@ class WatchedStack(Stack):
         """The sentinels end first, so that they start nothing meanwhile."""
         return [*self.sentinels, self.api, self.worker, self.mongo, *self.servers.values()]
 
-    async def start_redis(self) -> None:
-        """Start both servers and the sentinels, and wait until each of these knows all."""
-        for port, server in self.servers.items():
-            await server.start()
-            if port != self.primary_port:
-                await self._make_replica(port)
+    async def start_watching(self) -> None:
+        """Start the replica and the sentinels, and wait until each of these knows all."""
+        await self.start_replica()
         for sentinel in self.sentinels:
             await sentinel.start()
         await self.is_whole()
@@ -87,8 +89,8 @@ class WatchedStack(Stack):
         assert named_port is not None
         self.primary_port = named_port
 
-    async def restart_dead(self) -> None:
-        """Start the server that was killed, as a replica."""
+    async def start_replica(self) -> None:
+        """Start the server that doesn't run, as a replica."""
         for port, server in self.servers.items():
             if not server.running:
                 await server.start()
@@ -138,13 +140,15 @@ class WatchedStack(Stack):
         folder = self.folder / f"sentinel{port}"
         folder.mkdir()
         file = folder / "sentinel.conf"
+        shown = next(
+            step.text for step in steps(_PAGE.read_text()) if isinstance(step, File) and step.name == file.name
+        )
         file.write_text(
-            f"port {port}\n"
-            f"bind {LOOPBACK}\n"
-            f"dir {folder}\n"
-            f"sentinel monitor {SERVICE} {LOOPBACK} {self.primary_port} 2\n"
-            f"sentinel down-after-milliseconds {SERVICE} {int(DOWN_AFTER * 1000)}\n"
-            f"sentinel failover-timeout {SERVICE} 3000\n"
+            f"bind {LOOPBACK}\ndir {folder}\n"
+            + shown.replace("26379", str(port))
+            .replace("10.0.0.1 6379", f"{LOOPBACK} {self.primary_port}")
+            .replace("5000", str(int(DOWN_AFTER * 1000)))
+            .replace("60000", "3000")
         )
         wheels = servers.find_wheels()
         command = (os.fspath(wheels.redis / "bin" / "redis-server"), os.fspath(file), "--sentinel")
