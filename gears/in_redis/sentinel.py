@@ -93,17 +93,19 @@ class _Connection(SentinelManagedConnection):
     async def connect_to(self, address: _Server) -> None:
         try:
             await super().connect_to(address)  # type: ignore[no-untyped-call]
-            await self._see_primary(address)
+            await self._see_primary()
         except BaseException:
             self.connection_pool.sentinel_manager.ask_another()
             await self.disconnect(nowait=True)
             raise
         self.connection_pool.leave_others(address)
 
-    async def _see_primary(self, address: _Server) -> None:
+    async def _see_primary(self) -> None:
+        """Raise unless it is a primary, and sentinels named no other one meanwhile."""
         await self.send_command("INFO", "replication")
-        if b"role:master" not in await self.read_response():
-            raise exceptions.ConnectionError(f"{_shown(address)} is no primary any more; the sentinels are asked again")
+        server = self.host, self.port
+        if b"role:master" not in await self.read_response() or server != self.connection_pool.master_address:
+            raise exceptions.ConnectionError(f"{_shown(server)} is no primary any more; the sentinels are asked again")
 
 
 class _TlsConnection(_Connection, SentinelManagedSSLConnection):
@@ -191,7 +193,8 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
             self._looking.cancel()
         await super().disconnect(inuse_connections)
         if inuse_connections:
-            await self.sentinel_manager.aclose()
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
     async def _look(self) -> None:
         """Leave the primary that is known if sentinels name another, which is one."""

@@ -18,9 +18,7 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
         tmp_path_factory.mktemp("watched"),
         Kind("function"),
         WT_LEASE_TTL="1.5",
-        WT_MONGO_TIMEOUT="2",
         WT_REDIS_TIMEOUT="2",
-        WT_COMMIT_TIMEOUT="2",
     )
     try:
         yield stack
