@@ -10,6 +10,7 @@ from tests.loss.test_rewind import in_mongodb, in_redis, put, recovered
 from tests.support.commands import Commands
 from tests.support.engines import Kind
 from tests.support.sentinels import WatchedStack
+from tests.support.stack import eventually
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -17,7 +18,7 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
     stack = WatchedStack(
         tmp_path_factory.mktemp("watched"),
         Kind("function"),
-        WT_LEASE_TTL="1.5",
+        WT_LEASE_TTL="3",
         WT_REDIS_TIMEOUT="2",
     )
     try:
@@ -26,7 +27,7 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
         await stack.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_nothing_acknowledged_is_lost_on_the_way_to_sentinels_and_in_failovers_under_load(
     watched: WatchedStack, commands: Commands
 ) -> None:
@@ -37,6 +38,11 @@ async def test_nothing_acknowledged_is_lost_on_the_way_to_sentinels_and_in_failo
     await watched.start(watched.redis, watched.mongo)
     await watched.worker.start(wait=False)
     await watched.api.start()
+
+    async def ready() -> bool:
+        return (await watched.client.get("/readyz")).status_code == 200
+
+    await eventually(ready, within=60)
     await put(watched, "before", 1)
     await watched.start_watching()
     await watched.worker.stop()
@@ -46,17 +52,17 @@ async def test_nothing_acknowledged_is_lost_on_the_way_to_sentinels_and_in_failo
     load = Load(watched)
 
     async def fail_over_twice() -> None:
-        await load.more(10, within=120)
+        await load.more(10, within=180)
         await watched.kill_primary()
-        await load.more(10, within=120)
+        await load.more(10, within=180)
         await watched.start_replica()
         await watched.is_whole()
-        await load.more(10, within=120)
+        await load.more(10, within=180)
         await watched.order_failover()
-        await load.more(10, within=120)
+        await load.more(10, within=180)
 
     await load.run(fail_over_twice)
-    await recovered(watched, within=120)
+    await recovered(watched, within=180)
     stored: dict[str, State] = {i: document["n"] for i, document in (await in_mongodb(watched)).items()}
     wrong = {
         i: (stored.get(i), key) for i, key in load.keys.items() if stored.get(i) not in (key.acknowledged, *key.tried)

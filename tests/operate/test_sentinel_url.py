@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import RedisError
 
-from gears.errors import ConfigError, RedisAway
+from gears.errors import ConfigError, OutcomeUnknown, RedisAway
 from gears.in_redis.client import Redis, address, connect, send_once
 from gears.in_redis.describe_errors import CLUSTER, describe
 from service.embedded import server_commands as servers
@@ -165,6 +165,45 @@ async def test_a_connection_to_what_became_a_replica_is_left_at_once(own_stack: 
             assert await send_once(redis, "SET", "key", value) == b"OK"
             after: object = await redis.client_id() if len(value) > 1000 else await send_once(redis, "CLIENT", "ID")
             assert after != connection
+
+
+async def test_a_primary_that_works_is_left_when_sentinels_name_another(tmp_path: Path) -> None:
+    """By a connection that is never broken: the old primary isn't told."""
+    first, second, asked = free_port(), free_port(), free_port()
+    (tmp_path / "sentinel.conf").write_text(f"port {asked}\nsentinel monitor my 127.0.0.1 {first} 1\n")
+    wheels = servers.find_wheels()
+    program = str(wheels.redis / "bin" / "redis-server")
+    arguments = {
+        first: ("--port", str(first), "--save", ""),
+        second: ("--port", str(second), "--save", ""),
+        asked: (str(tmp_path / "sentinel.conf"), "--sentinel"),
+    }
+    processes = []
+    for port, words in arguments.items():
+        client = Redis(port=port, protocol=2)
+        child = Child(name=str(port), command=(program, *words, "--dir", str(tmp_path)), environment=wheels.environment)
+        processes.append((Process(child, tmp_path, {}, client.ping), client))
+    try:
+        for process, _ in processes:
+            await process.start()
+        async with connect(f"redis+sentinel://127.0.0.1:{asked}/my/0", timeout=5) as redis:
+            assert await send_once(redis, "CONFIG", "GET", "port") == [b"port", str(first).encode()]
+            sentinel = processes[-1][1]
+            await sentinel.execute_command("SENTINEL", "REMOVE", "my")
+            await sentinel.execute_command("SENTINEL", "MONITOR", "my", "127.0.0.1", second, 1)
+
+            async def moved() -> bool:
+                with suppress(RedisError, RedisAway, OutcomeUnknown):
+                    await redis.ping()
+                    return bool(await send_once(redis, "CONFIG", "GET", "port") == [b"port", str(second).encode()])
+                return False
+
+            await eventually(moved, within=30)
+    finally:
+        for process, client in processes:
+            await client.aclose()
+            if process.running:
+                await process.kill()
 
 
 @pytest.mark.parametrize("slots", ["all", "none"])
