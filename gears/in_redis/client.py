@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
 from gears.errors import ConfigError, OutcomeUnknown, RedisAway, without_secrets
 from gears.in_redis.describe_errors import describe
-from gears.in_redis.pipelining import AWAY, REPLICA, Lane, Part, Wire
+from gears.in_redis.pipelining import AWAY, REPLICA, Lane, Part, Wire, is_of_replica
 from gears.in_redis.scripts import script_text
 from gears.in_redis.sentinel import SentinelPool, service
 
@@ -129,10 +129,14 @@ async def send_once(redis: Redis, *command: Part) -> Any:
         return await connection.read_response()
     except BusyLoadingError as error:
         raise RedisAway(str(error)) from error
-    except exceptions.ReadOnlyError as error:
-        await connection.disconnect()
-        raise RedisAway(REPLICA) from error
+    except exceptions.ResponseError as error:
+        if isinstance(error, exceptions.ReadOnlyError) or is_of_replica(str(error)):
+            await connection.disconnect()
+            raise RedisAway(REPLICA) from error
+        raise
     except AWAY as error:
+        if isinstance(error.__context__, exceptions.ReadOnlyError):  # as redis-py says it where there are sentinels
+            raise RedisAway(REPLICA) from error
         raise OutcomeUnknown(str(error)) from error
     finally:
         with CancelScope(shield=True):

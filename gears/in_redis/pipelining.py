@@ -25,6 +25,8 @@ AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoad
 REPLICA = "Redis was made a replica"
 """What is said when it takes no writes; nothing was done."""
 
+_OF_REPLICA = ("-READONLY You can't write", "can not run a function that might perform writes on a replica")
+
 Part = str | bytes | int | float
 """A part of a command."""
 
@@ -194,6 +196,9 @@ def reply_error(text: str) -> RedisError:
     """The error that a reply stands for."""
     if text.startswith("LOADING"):
         return BusyLoadingError(text)
-    if "READONLY" in text:  # of a script, Redis 6 says it further on
-        return ReadOnlyError(text)
-    return ResponseError(text.removeprefix("ERR "))
+    return ReadOnlyError(text) if is_of_replica(text) else ResponseError(text.removeprefix("ERR "))
+
+
+def is_of_replica(text: str) -> bool:
+    """Whether an error says that a replica takes no writes: in Redis's words, a script's of Redis 6, RedisGears 2's."""
+    return text.startswith("READONLY") or any(said in text for said in _OF_REPLICA)

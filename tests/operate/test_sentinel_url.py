@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import RedisError
 
+from gears.engines import open_engine
+from gears.engines.base import Any_
 from gears.errors import ConfigError, OutcomeUnknown, RedisAway
 from gears.in_redis.client import Redis, address, connect, send_once
 from gears.in_redis.describe_errors import CLUSTER, describe
@@ -151,20 +153,22 @@ def test_a_url_that_names_no_primary_is_refused_at_once(url: str) -> None:
         connect(url, timeout=1)
 
 
-async def test_a_connection_to_what_became_a_replica_is_left_at_once(own_stack: Stack) -> None:
+@pytest.mark.parametrize("name", ["gears2", "function"])
+async def test_a_connection_to_what_became_a_replica_is_left_at_once(own_stack: Stack, name: str) -> None:
     await own_stack.start(own_stack.redis)
     async with connect(own_stack.redis_url, timeout=5) as redis:
-        for value in (b"small", bytes(100_000)):
-            connection: object = (
-                await redis.client_id() if len(value) > 1000 else await send_once(redis, "CLIENT", "ID")
-            )
+        engine = await open_engine(redis, own_stack.settings.mappings[0], name)
+        await engine.install()
+        for document in (b'{"n":1}', b'{"n":"%s"}' % (b"x" * 100_000)):
+            put = partial(engine.put, "a", document, Any_(), backlog_limit=100)
+            await put()
+            shared = await send_once(redis, "CLIENT", "ID")
             await own_stack.redis_client.replicaof("127.0.0.1", "1")
             with pytest.raises(RedisAway, match="replica"):
-                await send_once(redis, "SET", "key", value)
+                await put()
             await own_stack.redis_client.replicaof("NO", "ONE")
-            assert await send_once(redis, "SET", "key", value) == b"OK"
-            after: object = await redis.client_id() if len(value) > 1000 else await send_once(redis, "CLIENT", "ID")
-            assert after != connection
+            await put()
+            assert len(document) > 1000 or await send_once(redis, "CLIENT", "ID") != shared
 
 
 async def test_a_primary_that_works_is_left_when_sentinels_name_another(tmp_path: Path) -> None:
