@@ -220,10 +220,15 @@ async def test_of_a_cluster_it_is_said_that_it_is_not_supported(
     await own_stack.start(own_stack.redis)
     if slots == "all":
         await own_stack.redis_client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-    checked = await commands.run(own_stack, "check", code=1)
-    assert f"Redis lacks no cluster: {CLUSTER}" in checked.stdout
-    shown = await commands.run(own_stack, "recipe status", code=2)
-    assert CLUSTER in shown.stderr
+
+    async def checked() -> bool:
+        return f"Redis lacks no cluster: {CLUSTER}" in (await commands.run(own_stack, "check", code=1)).stdout
+
+    async def shown() -> bool:
+        return CLUSTER in (await commands.run(own_stack, "recipe status", code=2)).stderr
+
+    await eventually(checked, within=60)
+    await eventually(shown, within=60)
     await own_stack.worker.start(wait=False)
 
     async def told() -> bool:
