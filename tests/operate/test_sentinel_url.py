@@ -210,16 +210,11 @@ async def test_a_primary_that_works_is_left_when_sentinels_name_another(tmp_path
                 await process.kill()
 
 
-@pytest.mark.parametrize("slots", ["all", "none"])
-async def test_of_a_cluster_it_is_said_that_it_is_not_supported(
-    own_stack: Stack, commands: Commands, slots: str
-) -> None:
+async def test_of_a_cluster_it_is_said_that_it_is_not_supported(own_stack: Stack, commands: Commands) -> None:
     child = servers.redis(servers.find_wheels(), own_stack.setup)
     command = (*child.command[: child.command.index("--loadmodule")], "--cluster-enabled", "yes")
     own_stack.redis = Process(replace(child, command=command), own_stack.folder, {}, own_stack.redis_client.ping)
     await own_stack.start(own_stack.redis)
-    if slots == "all":
-        await own_stack.redis_client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
 
     async def checked() -> bool:
         return f"Redis lacks no cluster: {CLUSTER}" in (await commands.run(own_stack, "check", code=1)).stdout
