@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from gears.engines import open_engine
 from gears.engines.base import Any_
 from gears.errors import ConfigError, OutcomeUnknown, RedisAway
 from gears.in_redis.client import Redis, address, connect, send_once
-from gears.in_redis.describe_errors import CLUSTER, describe
+from gears.in_redis.describe_errors import describe
 from service.embedded import server_commands as servers
 from service.embedded.children.child import Child
 from tests.operate.test_secrets import tls
@@ -208,25 +208,3 @@ async def test_a_primary_that_works_is_left_when_sentinels_name_another(tmp_path
             await client.aclose()
             if process.running:
                 await process.kill()
-
-
-async def test_of_a_cluster_it_is_said_that_it_is_not_supported(own_stack: Stack, commands: Commands) -> None:
-    child = servers.redis(servers.find_wheels(), own_stack.setup)
-    command = (*child.command[: child.command.index("--loadmodule")], "--cluster-enabled", "yes")
-    own_stack.redis = Process(replace(child, command=command), own_stack.folder, {}, own_stack.redis_client.ping)
-    await own_stack.start(own_stack.redis)
-
-    async def checked() -> bool:
-        return f"Redis lacks no cluster: {CLUSTER}" in (await commands.run(own_stack, "check", code=1)).stdout
-
-    async def shown() -> bool:
-        return CLUSTER in (await commands.run(own_stack, "recipe status", code=2)).stderr
-
-    await eventually(checked, within=60)
-    await eventually(shown, within=60)
-    await own_stack.worker.start(wait=False)
-
-    async def told() -> bool:
-        return CLUSTER in own_stack.worker.log.read_text()
-
-    await eventually(told, within=30)
