@@ -12,6 +12,7 @@ from gears.engines.detect import ENGINES, detect
 from gears.engines.function import Function
 from gears.errors import ConfigError
 from gears.in_redis.client import Redis, address, connect
+from gears.in_redis.describe_errors import CLUSTER
 from gears.process.settings import Settings
 from worker.audit.recheck.keyspace_events import SETTING, KeyspaceEvents, flags_missing
 from writethrough.check.finding import Finding, tried
@@ -42,13 +43,11 @@ async def look_at_redis(settings: Settings) -> AsyncGenerator[Finding, None]:
                     return
             info: dict[str, Any] = await redis.info()
             yield Finding("Redis", f"version {info.get('redis_version')}", has=True)
-            role = str(info.get("role"))
-            yield Finding(
-                "Redis", f"a primary (it is a {role})", role == "master", True, "set REDIS_URL to the primary"
-            )
+            role = str(info.get("role") or info.get("redis_mode"))
+            remedy = "set REDIS_URL to the primary, or write redis+sentinel://host:port,host:port/service/0"
+            yield Finding("Redis", f"a primary (it is a {role})", role == "master", True, remedy)
             single = not int(info.get("cluster_enabled", 0))
-            remedy = "Redis Cluster isn't supported; use a single primary, with cluster mode disabled"
-            yield Finding("Redis", "no cluster", single, True, remedy)
+            yield Finding("Redis", "no cluster", single, True, CLUSTER)
             if not single:
                 return
             for mapping in settings.mappings:
