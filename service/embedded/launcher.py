@@ -82,11 +82,10 @@ async def _run(setup: Setup, own: Callable[[Setup], Sequence[Child]]) -> None:
         tokens = load_tokens(settings) is not None
     except ConfigError as error:
         raise CannotStart(str(error)) from None
-    wheels = servers.find_wheels()
     async with locked(setup.data) as lock:
         check_ports(setup)
+        children = (servers.redis(setup), servers.mongo(setup), *own(setup))
         say(f"Starting Redis, MongoDB, the worker and the API, with the data in {setup.data} ...")
-        children = (servers.redis(wheels, setup), servers.mongo(setup), *own(setup))
         supervisor = Supervisor(children, stop_order=STOP_ORDER, inherited=lock)
         with anyio.open_signal_receiver(FREEZE_SIGNAL) as requests:  # unheard, the first one would end this process
             greet = partial(_greet, setup, settings.mappings[0], tokens=tokens)

@@ -7,7 +7,7 @@ Writethrough is under the MIT licence. The embedded servers, which the extra `em
       Redis Source Available License 2.0 or Server Side Public License 1, as you choose: https://redis.io/legal/licenses
   SecantusDB (package SecantusDB), which speaks MongoDB's wire protocol
       GNU General Public License 2.0; it runs in a process of its own
-  libssl 1.1 and libcrypto 1.1 (from the package mysql-connector-python), which Redis Stack was built against
-      OpenSSL License; the package that brings them: GNU General Public License 2.0 with Oracle's FOSS exception
+  libssl 1.1 and libcrypto 1.1 (from the package psycopg2-binary), which Redis Stack was built against
+      OpenSSL License; the package that brings them: GNU Lesser General Public License 3.0 with exceptions
 
 They are for trying out and for tests. In production use a Redis and a MongoDB of your own."""

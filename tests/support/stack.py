@@ -240,7 +240,7 @@ class Stack:
             maxIdleTimeMS=60_000,  # the server hangs up after five minutes, which this driver notices too late
         )
         self.client = httpx.AsyncClient(base_url=self.setup.api_url, timeout=30)
-        self.redis = Process(servers.redis(servers.find_wheels(), self.setup), folder, {})
+        self.redis = Process(servers.redis(self.setup), folder, {})
         self.mongo = Process(mongo.server(self.setup), folder, {})
         self.worker = self.another_worker("worker")
         self.api = self.another_api("api", self.setup.port)

@@ -220,7 +220,7 @@ class System:
 
 
 def _redis(setup: Setup, engine: str) -> Child:
-    child = servers.redis(servers.find_wheels(), setup)
+    child = servers.redis(setup)
     if engine != "gears1":
         child = KINDS[_KINDS[engine]].child(child)
         return replace(child, command=(*child.command, "--enable-debug-command", "local"))
