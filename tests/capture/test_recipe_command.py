@@ -3,6 +3,7 @@
 import ast
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,9 +14,8 @@ from gears.contract.mapping import Mapping
 from gears.contract.redis_names import Names
 from gears.engines import open_engine
 from gears.engines.recipe_calls import library_of, prefix_of
-from service.embedded.server_commands import find_wheels
 from tests.support.commands import Commands
-from tests.support.engines import KindStack, needs_gears1
+from tests.support.engines import KindStack, needs_gears1, redis_stack
 from tests.support.stack import Stack, eventually
 from writethrough.__main__ import app
 
@@ -38,10 +38,10 @@ async def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 async def redis_cli(kind: KindStack, *words: str, stdin: str) -> str:
     """What `redis-cli -x` is answered, which adds its input to the words."""
-    wheels = find_wheels()
-    command = [f"{wheels.redis}/bin/redis-cli", "-p", str(kind.setup.redis_port), "-x", *words]
+    redis = redis_stack(kind.folder)
+    command = [str(Path(redis.command[0]).with_name("redis-cli")), "-p", str(kind.setup.redis_port), "-x", *words]
     with fail_after(30):
-        ended = await run_process(command, input=stdin.encode(), env=os.environ | wheels.environment)
+        ended = await run_process(command, input=stdin.encode(), env=os.environ | redis.environment)
     return ended.stdout.decode().strip()
 
 

@@ -23,7 +23,7 @@ NOTIFICATIONS = ("--notify-keyspace-events", "Kgdxe")
 async def redis(folder: Path, *options: str, kind: str = "redis-8.2-function", **env: str) -> AsyncIterator[KindStack]:
     """A Redis with these options, and no MongoDB yet."""
     stack = KindStack(folder, kind, WT_MONGO_TIMEOUT="1", **env)
-    child = stack.kind.child(servers.redis(servers.find_wheels(), stack.setup))
+    child = stack.kind.child(servers.redis(stack.setup))
     child = replace(child, command=(*child.command, *options))
 
     async def answers() -> bool:

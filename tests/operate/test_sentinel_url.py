@@ -15,10 +15,10 @@ from gears.engines.base import Any_
 from gears.errors import ConfigError, OutcomeUnknown, RedisAway
 from gears.in_redis.client import Redis, address, connect, send_once
 from gears.in_redis.describe_errors import describe
-from service.embedded import server_commands as servers
 from service.embedded.children.child import Child
 from tests.operate.test_secrets import tls
 from tests.support.commands import Commands
+from tests.support.engines import redis_stack
 from tests.support.stack import Process, Stack, eventually, free_port
 
 
@@ -57,8 +57,8 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
         'sentinel auth-user "my master" writer\nsentinel auth-pass "my master" of@redis\n'
     )
     found = Watched(f"127.0.0.1:{sentinel_port}", folder)
-    wheels = servers.find_wheels()
-    program = str(wheels.redis / "bin" / "redis-server")
+    stack = redis_stack(folder)
+    program = stack.command[0]
     redis = connect(f"rediss://writer:of%40redis@127.0.0.1:{port}/2?ssl_ca_certs={folder}/ca.pem", timeout=5)
     by_sentinel = connect(found.url(), timeout=5)
     started = {
@@ -66,7 +66,7 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
         "sentinel": ((program, str(sentinel), "--sentinel"), by_sentinel),
     }
     processes = [
-        Process(Child(name=name, command=command, environment=wheels.environment), folder, {}, client.ping)
+        Process(Child(name=name, command=command, environment=stack.environment), folder, {}, client.ping)
         for name, (command, client) in started.items()
     ]
     try:
@@ -175,8 +175,8 @@ async def test_a_primary_that_works_is_left_when_sentinels_name_another(tmp_path
     """By a connection that is never broken: the old primary isn't told."""
     first, second, asked = free_port(), free_port(), free_port()
     (tmp_path / "sentinel.conf").write_text(f"port {asked}\nsentinel monitor my 127.0.0.1 {first} 1\n")
-    wheels = servers.find_wheels()
-    program = str(wheels.redis / "bin" / "redis-server")
+    stack = redis_stack(tmp_path)
+    program = stack.command[0]
     arguments = {
         first: ("--port", str(first), "--save", ""),
         second: ("--port", str(second), "--save", ""),
@@ -185,7 +185,7 @@ async def test_a_primary_that_works_is_left_when_sentinels_name_another(tmp_path
     processes = []
     for port, words in arguments.items():
         client = Redis(port=port, protocol=2)
-        child = Child(name=str(port), command=(program, *words, "--dir", str(tmp_path)), environment=wheels.environment)
+        child = Child(name=str(port), command=(program, *words, "--dir", str(tmp_path)), environment=stack.environment)
         processes.append((Process(child, tmp_path, {}, client.ping), client))
     try:
         for process, _ in processes:

@@ -19,6 +19,7 @@ from gears.engines import Engine
 from gears.progress.backlog import last_entry
 from service.embedded import server_commands as servers
 from service.embedded.children.child import Child
+from service.embedded.ports_and_folder import LOOPBACK, Setup
 from tests.support.stack import Process, Stack
 
 GEARS1_URL = os.environ.get("GEARS1_URL", "")
@@ -47,6 +48,11 @@ async def uncaptured(engine: Engine, document_id: str, document: bytes | None) -
         assert await engine.give_back(document_id, document, since=since, token=token, life=life)
         if document is None:  # nobody knows that it is deleted
             await engine.redis.delete(f"{engine.names.gone}{document_id}")
+
+
+def redis_stack(folder: Path) -> Child:
+    """How Redis Stack's server is started, with its data in a folder."""
+    return servers.redis(Setup(host=LOOPBACK, port=0, redis_port=0, mongo_port=0, data=folder))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from gears.in_redis.client import connect
 from service.embedded import server_commands as servers
 from service.embedded.children.child import Child
 from service.embedded.ports_and_folder import LOOPBACK
-from tests.support.engines import Kind
+from tests.support.engines import Kind, redis_stack
 from tests.support.shown import ROOT, File, steps
 from tests.support.stack import Probe, Process, Stack, eventually, free_port
 
@@ -139,7 +139,7 @@ class WatchedStack(Stack):
         folder = self.folder / f"server{port}"
         (folder / "redis").mkdir(parents=True)
         setup = replace(self.setup, redis_port=port, data=folder)
-        child = self._kind.child(servers.redis(servers.find_wheels(), setup))
+        child = self._kind.child(servers.redis(setup))
         program, *arguments = child.command
         command = (program, "--repl-diskless-sync-delay", "0", *arguments)
         return Process(replace(child, name=f"redis{port}", command=command), self.folder, {}, ready=_pings(port))
@@ -157,9 +157,9 @@ class WatchedStack(Stack):
             .replace("26379", str(port))
             .replace("10.0.0.1 6379", f"{LOOPBACK} {self.primary_port}")
         )
-        wheels = servers.find_wheels()
-        command = (os.fspath(wheels.redis / "bin" / "redis-server"), os.fspath(file), "--sentinel")
-        child = Child(name=f"sentinel{port}", command=command, environment=wheels.environment)
+        redis = redis_stack(folder)
+        command = (redis.command[0], os.fspath(file), "--sentinel")
+        child = Child(name=f"sentinel{port}", command=command, environment=redis.environment)
         return Process(child, self.folder, {}, ready=_pings(port))
 
 
