@@ -103,7 +103,7 @@ async def test_a_node_of_a_cluster(tmp_path: Path, commands: Commands) -> None:
         found = await check(stack, commands)
     what, said = list(found.items())[-1]
     assert (what, said.partition(":")[0]) == ("no cluster", "lacks")
-    assert "with cluster mode disabled" in said
+    assert "a node of a Redis Cluster" in said
 
 
 async def test_a_cache(tmp_path: Path, commands: Commands) -> None:
