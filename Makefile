@@ -60,7 +60,7 @@ fits:
 $(INSTALLED): pyproject.toml
 	@echo "Setting up $(VENV) with $(PYTHON) ..."
 	@if command -v uv >/dev/null; then uv venv --allow-existing --python "$(PYTHON)" $(VENV); \
-	else "$(PYTHON)" -m venv $$("$(PYTHON)" -c 'import pip' 2>/dev/null && echo --without-pip) $(VENV) && { $(call pip,uv) || true; }; fi
+	else "$(PYTHON)" -m venv $$("$(PYTHON)" -m pip --python "$(PYTHON)" --version >/dev/null 2>&1 && echo --without-pip) $(VENV) && { $(call pip,uv) || true; }; fi
 	@$(call install,embedded)
 	@touch $@
 

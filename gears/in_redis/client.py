@@ -130,7 +130,7 @@ async def send_once(redis: Redis, *command: Part) -> Any:
     except BusyLoadingError as error:
         raise RedisAway(str(error)) from error
     except exceptions.ResponseError as error:
-        if isinstance(error, exceptions.ReadOnlyError) or is_of_replica(str(error)):
+        if isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError)) or is_of_replica(str(error)):
             await connection.disconnect()
             raise RedisAway(REPLICA) from error
         raise

@@ -9,6 +9,7 @@ from redis.exceptions import (
     ClusterCrossSlotError,
     ClusterDownError,
     ConnectionError,  # noqa: A004
+    MasterDownError,
     MovedError,
     TimeoutError,  # noqa: A004
 )
@@ -35,6 +36,8 @@ def describe(error: BaseException) -> str:
             return f"Redis: user or password is wrong: {said}"
         case BusyLoadingError():
             return "Redis: it is loading its data"
+        case MasterDownError():
+            return "Redis: it is a replica, and its primary is away"
         case ClusterDownError() | ClusterCrossSlotError() | MovedError():
             return CLUSTER
         case MasterNotFoundError():

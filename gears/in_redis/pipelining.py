@@ -201,4 +201,4 @@ def reply_error(text: str) -> RedisError:
 
 def is_of_replica(text: str) -> bool:
     """Whether an error says that a replica takes no writes: in Redis's words, a script's of Redis 6, RedisGears 2's."""
-    return text.startswith("READONLY") or any(said in text for said in _OF_REPLICA)
+    return text.startswith(("READONLY", "MASTERDOWN")) or any(said in text for said in _OF_REPLICA)

@@ -93,15 +93,15 @@ class _Connection(SentinelManagedConnection):
     async def connect_to(self, address: _Server) -> None:
         try:
             await super().connect_to(address)  # type: ignore[no-untyped-call]
-            await self._see_primary()
         except BaseException:
             self.connection_pool.sentinel_manager.ask_another()
             await self.disconnect(nowait=True)
             raise
         self.connection_pool.leave_others(address)
 
-    async def _see_primary(self) -> None:
-        """Raise unless it is a primary, and sentinels named no other one meanwhile."""
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Raise unless it is a primary, and sentinels named no other one meanwhile; before anything else is sent."""
+        await super().on_connect_check_health(check_health)
         await self.send_command("INFO", "replication")
         server = self.host, self.port
         if b"role:master" not in await self.read_response() or server != self.connection_pool.master_address:
@@ -123,7 +123,7 @@ class _Sentinels(Sentinel):
         for sentinel in tuple(self.sentinels):
             try:
                 found: Any = await sentinel.sentinel_get_master_addr_by_name(service_name)
-            except (exceptions.RedisError, OSError) as error:
+            except (exceptions.RedisError, OSError, RuntimeError) as error:  # RuntimeError: uvloop's, once it is closed
                 self.ask_another()
                 where = sentinel.connection_pool.connection_kwargs
                 silent.append(_why(_shown((where["host"], where["port"])), error))
@@ -148,7 +148,7 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """
 
     def __init__(self, service: Service, **options: Any) -> None:
-        within = min(options["socket_timeout"], _ANSWER_SECONDS)
+        within = min((options | service.to_redis)["socket_timeout"], _ANSWER_SECONDS)
         manager = _Sentinels(  # type: ignore[no-untyped-call]
             service.sentinels,
             sentinel_kwargs=service.to_sentinels
@@ -164,7 +164,7 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
         self._sentinels = service.sentinels
         self._looked = monotonic()
         self._looking: asyncio.Task[None] | None = None
-        super().__init__(service.name, manager, **service.to_redis | options)  # type: ignore[no-untyped-call]
+        super().__init__(service.name, manager, **options | service.to_redis)  # type: ignore[no-untyped-call]
 
     @property
     def address(self) -> str:

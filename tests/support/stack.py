@@ -306,9 +306,8 @@ class Stack:
             return False
 
         await eventually(dropped)
-        documents = {key async for key in self.redis_client.scan_iter(count=1000, _type="ReJSON-RL")}
         async for key in self.redis_client.scan_iter(count=1000):
-            if key not in documents and not key.startswith(b"sync:"):
+            if not key.startswith(b"sync:") and await self.redis_client.type(key) != b"ReJSON-RL":
                 await self.redis_client.unlink(key)
 
     async def close(self) -> None:
