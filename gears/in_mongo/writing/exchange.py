@@ -9,7 +9,7 @@ from bson import Binary
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import DeleteOne, ReplaceOne
-from pymongo.errors import DocumentTooLarge, DuplicateKeyError
+from pymongo.errors import DocumentTooLarge, OperationFailure
 
 from gears.contract.changes import Change, Remove, Upsert
 from gears.contract.mongo_form import Stored, read_stored
@@ -18,6 +18,7 @@ from gears.documents.json_bson import document_bson, elements
 from gears.in_mongo.client import Document
 from gears.in_mongo.documents import Documents
 from gears.in_mongo.errors.describe import describe_item
+from gears.in_mongo.errors.what_errors_mean import Meaning, judge
 from gears.in_mongo.tombstones import Tombstones
 from gears.in_mongo.unique_indexes.write_order import Changes, Outcome, dependents
 from gears.in_mongo.writing.blockers import Blockers, taken
@@ -162,7 +163,9 @@ class Exchange:
         """Put a document back, unless there is one with its id; what now has its place keeps it."""
         try:
             await self._documents.insert_one(RawBSONDocument(raw))
-        except DuplicateKeyError:
+        except OperationFailure as error:
+            if judge(error).meaning is not Meaning.DUPLICATE:
+                raise
             if not await self._stored.find_many([document_id]):
                 log.warning("a document could not be put back", key=self._mapping.key(document_id))
                 return
