@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> Starlette:
     resources: list[Route] = []
     for mapping in settings.mappings:
         store = stores[mapping.prefix]
-        reads = ReadThrough(mapping, redis, store, engines)
+        reads = ReadThrough(mapping, redis, store, engines, partial(getattr, watermarks[mapping.prefix], "is_checked"))
         writes = Writes(reads, redis, store, engines, backlog_limit=settings.backlog_limit)
         resources += routes_of(Shared(reads, writes, models[mapping.prefix], confirmations, admission, keys))
 

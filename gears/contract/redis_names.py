@@ -15,6 +15,17 @@ def life_in(kept: bytes | None) -> str:
     return (kept or b"").decode().partition(" ")[0]
 
 
+def life_of_memory(kept: bytes | None, replication: bytes) -> str:
+    """The present life; empty when there is none, since Redis's memory isn't the one that the life is kept with.
+
+    Args:
+        kept: what is kept under `Names.life`.
+        replication: what `INFO replication` says.
+    """
+    life, _, memory = (kept or b"").partition(b" ")
+    return life.decode() if memory and b"master_replid:" + memory in replication else ""
+
+
 class Names:
     """The names of all that the system keeps in Redis for one key prefix."""
 

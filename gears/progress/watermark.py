@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 
 from gears.contract.entries import decode_entry
 from gears.contract.mapping import Mapping
-from gears.contract.redis_names import Names, life_in
+from gears.contract.redis_names import Names, life_in, life_of_memory
 from gears.contract.refusal import REMEMBERED_REFUSALS
 from gears.contract.write_tokens import ZERO, EntryId, Token
 from gears.errors import OutcomeUnknown, RedisAway, Refused
@@ -61,6 +61,8 @@ class Watermark:
     def __init__(self) -> None:
         self.life = ""
         """The present life, as far as is known."""
+        self.is_checked = False
+        """Whether Redis has certainly forgotten nothing: a worker has looked, in the present life."""
         self._upto: OrderedDict[str, EntryId] = OrderedDict()
         self._waiting: dict[str, list[tuple[EntryId, int, asyncio.Future[None]]]] = {}
         self._tiebreak = count()
@@ -192,6 +194,8 @@ class Watermarks:
                     await self._follow(subscription)
             except (*FAILED, RedisAway) as error:
                 self._following = anyio.Event()
+                for watermark in self._by_prefix.values():
+                    watermark.is_checked = False
                 if not lost:
                     log.warning("lost the subscription to commits; trying again", error=describe(error))
                     lost = True
@@ -209,7 +213,9 @@ class Watermarks:
         while True:
             self._quiet = True
             await subscription.lost(within=_POLL_SECONDS)
-            if self._quiet and any(watermark.awaited for watermark in self._by_prefix.values()):
+            watermarks = self._by_prefix.values()
+            quiet = self._quiet and any(watermark.awaited for watermark in watermarks)
+            if quiet or not all(watermark.is_checked for watermark in watermarks):
                 await self._read_all()
 
     def _take(self, channel: bytes, data: bytes) -> None:
@@ -227,8 +233,10 @@ class Watermarks:
             watermark = self._by_prefix[prefix]
             waits = watermark.awaited
             # What waits at this moment first: a refusal is recorded before what is acknowledged moves past it.
-            life, text, aside, *waiting = await read_at_once(
+            replication, checked, life, text, aside, *waiting = await read_at_once(
                 self._redis,
+                ("INFO", "replication"),
+                ("GET", names.checked),
                 ("GET", names.life),
                 ("GET", names.acked),
                 ("HKEYS", names.aside),
@@ -240,6 +248,8 @@ class Watermarks:
             watermark.advance([Acked.parse(text).token], refused)
             watermark.settle_others(set_aside)
             watermark.life = life_in(life)
+            present = life_of_memory(life, replication)
+            watermark.is_checked = bool(present) and checked == present.encode()
             if any(token.life != watermark.life for token in waits):
                 watermark.give_up(set_aside | set(_tokens(waiting)) | {t for t in watermark.awaited if t not in waits})
 

@@ -17,6 +17,7 @@ from gears.in_mongo.errors.describe import describe, held_up
 from gears.in_mongo.errors.what_errors_mean import Cause, judge
 from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis, send_once
+from service.documents.forgotten import not_older
 from service.documents.single_flight import SingleFlight
 from service.http.problems import MONGO_UNAVAILABLE, NOT_FOUND, Problem
 
@@ -36,13 +37,22 @@ class ReadThrough:
         redis: where the working set is.
         store: the mapping's documents in MongoDB.
         engines: give the mapping's engine.
+        is_checked: whether Redis has certainly forgotten nothing.
     """
 
-    def __init__(self, mapping: Mapping, redis: Redis, store: Store, engines: Engines) -> None:
+    def __init__(
+        self,
+        mapping: Mapping,
+        redis: Redis,
+        store: Store,
+        engines: Engines,
+        is_checked: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.mapping = mapping
         self._redis = redis
         self._store = store
         self._engines = engines
+        self._is_checked = is_checked
         self._gone = Names(mapping.prefix).gone
         self._misses: SingleFlight[str, bytes | Problem | RedisAway | None] = SingleFlight()
 
@@ -54,6 +64,8 @@ class ReadThrough:
             Problem: it may be cold, and MongoDB can't be asked.
         """
         text = await self._in_redis(document_id)
+        if text is not None and not self._is_checked():
+            text = await self._not_older(document_id, text)
         while text is None:
             found, own = await self._misses.run(document_id, lambda: self._try_cold(document_id))
             if isinstance(found, Exception):
@@ -110,6 +122,16 @@ class ReadThrough:
                 raise ForeignKey("the key holds another type than a JSON document") from error
             raise RedisRefused(str(error)) from error
         return text
+
+    async def _not_older(self, document_id: str, text: bytes) -> bytes | None:
+        """As `not_older`; where MongoDB can't be asked, what Redis holds is all that is known."""
+        try:
+            with within(READ_SECONDS):
+                return await not_older(self._redis, self._store, document_id, text)
+        except MongoError:
+            return text
+        except AWAY as error:
+            raise RedisAway(str(error)) from error
 
     async def _try_cold(self, document_id: str) -> bytes | Problem | RedisAway | None:
         """As `_read_cold`, but returns that a server is away, to all who wait: each would wait as long for it again."""

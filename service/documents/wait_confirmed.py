@@ -13,10 +13,10 @@ from gears.contract.mapping import Mapping
 from gears.contract.write_tokens import Token
 from gears.errors import OutcomeUnknown, Refused
 from gears.process.failpoint import reached
-from gears.progress.watermark import Watermark, Watermarks
+from gears.progress.watermark import Watermarks
 from service.http.entity_tags import etag_of
 from service.http.prefer_header import Preferences
-from service.http.problems import NOT_CONFIRMED, OUTCOME_UNKNOWN, REFUSED, Problem
+from service.http.problems import NOT_CONFIRMED, OUTCOME_UNKNOWN, REFUSED, Problem, ProblemType
 from service.watch.metrics import Metrics
 
 _FOLLOWING_SECONDS = 0.5
@@ -114,11 +114,11 @@ class Confirmations:
         try:
             async with deadline:
                 for token in tokens:
-                    outcomes.append(await self._outcome(watermark, token, preferences))
+                    outcomes.append(await self._outcome(mapping, token, preferences))
         except TimeoutError:
             for token in tokens[len(outcomes) :]:
                 if watermark.has_reached(token):
-                    outcomes.append(await self._outcome(watermark, token, preferences))
+                    outcomes.append(await self._outcome(mapping, token, preferences))
                 else:
                     waits = not preferences.respond_async
                     outcomes.append(self._not_confirmed(mapping, token, preferences) if waits else False)
@@ -128,14 +128,14 @@ class Confirmations:
                 self._metrics.commit_wait(mapping.prefix, perf_counter() - started)
         return outcomes
 
-    async def _outcome(self, watermark: Watermark, token: Token, preferences: Preferences) -> bool | Problem:
+    async def _outcome(self, mapping: Mapping, token: Token, preferences: Preferences) -> bool | Problem:
         try:
-            await watermark.reached(token)
+            await self._watermarks[mapping.prefix].reached(token)
         except Refused as refusal:
             headers = {"Sync-Token": str(token)} | preferences.applied(accepted=False)
             return Problem(REFUSED, refusal.reason, headers=headers)
         except OutcomeUnknown as error:
-            return Problem(OUTCOME_UNKNOWN, str(error))
+            return _unsettled(OUTCOME_UNKNOWN, f"{error};", "what became of it", mapping, token, preferences)
         return True
 
     def stop(self) -> None:
@@ -155,16 +155,23 @@ class Confirmations:
         return min(seconds, _STOPPING_SECONDS) if self.stopping else seconds
 
     def _not_confirmed(self, mapping: Mapping, token: Token, preferences: Preferences) -> Problem:
-        path = status_path(mapping, token)
-        return Problem(
-            NOT_CONFIRMED,
-            f"MongoDB has not confirmed the write in time; it stays queued, and GET {path} tells when it is committed",
-            headers={"Sync-Token": str(token)} | preferences.applied(accepted=False),
-            token=str(token),
-            sync=path,
-        )
+        reason = "MongoDB has not confirmed the write in time; it stays queued, and"
+        return _unsettled(NOT_CONFIRMED, reason, "when it is committed", mapping, token, preferences)
 
 
 def status_path(mapping: Mapping, token: Token) -> str:
     """Where to ask whether a write is committed."""
     return f"/sync/{token}?mapping={mapping.prefix}"
+
+
+def _unsettled(
+    kind: ProblemType, reason: str, what: str, mapping: Mapping, token: Token, preferences: Preferences
+) -> Problem:
+    path = status_path(mapping, token)
+    return Problem(
+        kind,
+        f"{reason} GET {path} tells {what}",
+        headers={"Sync-Token": str(token)} | preferences.applied(accepted=False),
+        token=str(token),
+        sync=path,
+    )

@@ -76,7 +76,7 @@ TOO_MANY_VIEWERS = ProblemType("too-many-viewers", 503, "Too many look at the li
 NOT_READY = ProblemType("not-ready", 503, "Not ready", 1)
 SHUTTING_DOWN = ProblemType("shutting-down", 503, "This process is shutting down", 1)
 NOT_CONFIRMED = ProblemType("not-confirmed", 504, "Written to Redis and queued, not yet confirmed by MongoDB")
-OUTCOME_UNKNOWN = ProblemType("outcome-unknown", 504, "Redis did not say whether it was written")
+OUTCOME_UNKNOWN = ProblemType("outcome-unknown", 504, "Nobody knows whether the write was made")
 
 TYPES = tuple(value for value in globals().values() if isinstance(value, ProblemType))
 """All of them, in the order above."""

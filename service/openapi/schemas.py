@@ -4,13 +4,13 @@ from typing import Any
 
 from gears.in_mongo.reports.audit_report import AuditReport
 from gears.progress.compare import Kind
+from gears.progress.waiting_entries import MOST_SEARCHED
 from service.auth.bearer_tokens import Scope
 from service.http import problems
 from service.openapi.fixed_parts import (
     TOKEN,
     Json,
 )
-from service.watch.key_status import MOST_SEARCHED
 from service.watch.readiness import OK
 from service.watch.state_metrics import WORKER_STATES
 

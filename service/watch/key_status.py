@@ -11,11 +11,10 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gears.contract.entries import EXPIRE, FILL, decode_entry
 from gears.contract.mongo_form import Stored
 from gears.contract.redis_names import Names
 from gears.contract.version import shown
-from gears.contract.write_tokens import ZERO, EntryId, Token
+from gears.contract.write_tokens import EntryId, Token
 from gears.errors import NotAnId, RedisAway
 from gears.in_mongo.client import MongoError, within
 from gears.in_mongo.dead_letters import KeptLetter
@@ -24,25 +23,19 @@ from gears.in_mongo.store import Store
 from gears.in_redis.client import AWAY, Redis
 from gears.in_redis.scripts import script_text
 from gears.progress.compare import Kind, Other, RedisState, Verdict, compared
+from gears.progress.waiting_entries import Waiting, waiting_of
 from service.http.paths import id_of
 from service.http.problems import MONGO_UNAVAILABLE, NOT_FOUND, Problem
-
-MOST_SEARCHED = 10_000
-"""Entries of the sync stream, the oldest, that are searched for a key."""
 
 _SECONDS = 3.0
 """How long MongoDB may take, and both together hardly longer."""
 
-_PAGE = 1000
 _ATTEMPTS = 3
 """How often a key is looked at that changes meanwhile."""
 
 _JSON_TYPE = b"ReJSON-RL"
 
 _READ = script_text("look_at_key")
-
-_SEARCH = script_text("find_entries_of_key")
-"""What is in entries stays in Redis, which finds those of a key in a millisecond a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +53,6 @@ class InRedis:
     milliseconds_left: int | None
     delete: EntryId | None
     aside: Sequence[Token]
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The entries of a key that wait to be committed.
-
-    Args:
-        tokens: in their order.
-        complete: whether there can't be more of them; else only the oldest entries were searched.
-    """
-
-    tokens: Sequence[Token]
-    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +90,7 @@ class KeyStatus:
     def __init__(self, redis: Redis, stores: Dict[str, Store]) -> None:
         self._stores = stores
         self._read = redis.register_script(_READ)
-        self._search = redis.register_script(_SEARCH)
+        self._redis = redis
 
     async def read(self, request: Request) -> Response:
         """Where a key stands; no values, only names of fields."""
@@ -177,26 +157,12 @@ class KeyStatus:
             delete=None if mark is None else EntryId.parse(mark),
             aside=tuple(map(Token.parse, aside)),
         )
-        waiting = await self._waiting(names, key)
+        waiting = await waiting_of(self._redis, names, key)
         stored = (await store.documents.find_many([document_id])).get(document_id)
         deleted = await store.tombstones.last_delete(document_id)
         head = await store.log.head()
         verdict = await compared(store.mapping, state, stored, deleted and deleted[0], head)
         return Look(redis, waiting, stored, deleted, verdict)
-
-    async def _waiting(self, names: Names, key: str) -> Waiting:
-        tokens: list[Token] = []
-        start = ZERO
-        for _ in range(MOST_SEARCHED // _PAGE):
-            found, last = await self._search(args=[key, names.stream, str(start), _PAGE])
-            for entry_id, fields in found:
-                entry = decode_entry(entry_id, dict(zip(fields[::2], fields[1::2], strict=True)))
-                if entry.event not in (FILL, EXPIRE):
-                    tokens.append(entry.token)
-            if last is None:
-                return Waiting(tokens, complete=True)
-            start = EntryId.parse(last).next
-        return Waiting(tokens, complete=False)
 
 
 def _redis_json(redis: InRedis) -> dict[str, Any]:
