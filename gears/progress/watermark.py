@@ -3,8 +3,9 @@
 import asyncio
 import heapq
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -187,19 +188,27 @@ class Watermarks:
                 async with subscribed(self._redis, [names.channel for names in self._names.values()]) as subscription:
                     await self._meet_server()
                     await self._read_all()
+                    await self._see_checked()
                     if lost:
                         log.info("following commits again")
                         lost = False
                     self._following.set()
-                    await self._follow(subscription)
+                    with self._unfollowed_afterwards():
+                        await self._follow(subscription)
             except (*FAILED, RedisAway) as error:
-                self._following = anyio.Event()
-                for watermark in self._by_prefix.values():
-                    watermark.is_checked = False
                 if not lost:
                     log.warning("lost the subscription to commits; trying again", error=describe(error))
                     lost = True
                 await anyio.sleep(0.2)
+
+    @contextmanager
+    def _unfollowed_afterwards(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._following = anyio.Event()
+            for watermark in self._by_prefix.values():
+                watermark.is_checked = False
 
     async def _meet_server(self) -> None:
         run = await server_run(self._redis)
@@ -213,10 +222,9 @@ class Watermarks:
         while True:
             self._quiet = True
             await subscription.lost(within=_POLL_SECONDS)
-            watermarks = self._by_prefix.values()
-            quiet = self._quiet and any(watermark.awaited for watermark in watermarks)
-            if quiet or not all(watermark.is_checked for watermark in watermarks):
+            if self._quiet and any(watermark.awaited for watermark in self._by_prefix.values()):
                 await self._read_all()
+            await self._see_checked()
 
     def _take(self, channel: bytes, data: bytes) -> None:
         commit = from_json(data)
@@ -228,15 +236,21 @@ class Watermarks:
         )
         watermark.settle(map(Token.parse, commit["s"]))
 
+    async def _see_checked(self) -> None:
+        for prefix, names in self._names.items():
+            replication, life, checked = await read_at_once(
+                self._redis, ("INFO", "replication"), ("GET", names.life), ("GET", names.checked)
+            )
+            present = life_of_memory(life, replication)
+            self._by_prefix[prefix].is_checked = bool(present) and checked == present.encode()
+
     async def _read_all(self) -> None:
         for prefix, names in self._names.items():
             watermark = self._by_prefix[prefix]
             waits = watermark.awaited
             # What waits at this moment first: a refusal is recorded before what is acknowledged moves past it.
-            replication, checked, life, text, aside, *waiting = await read_at_once(
+            life, text, aside, *waiting = await read_at_once(
                 self._redis,
-                ("INFO", "replication"),
-                ("GET", names.checked),
                 ("GET", names.life),
                 ("GET", names.acked),
                 ("HKEYS", names.aside),
@@ -248,8 +262,6 @@ class Watermarks:
             watermark.advance([Acked.parse(text).token], refused)
             watermark.settle_others(set_aside)
             watermark.life = life_in(life)
-            present = life_of_memory(life, replication)
-            watermark.is_checked = bool(present) and checked == present.encode()
             if any(token.life != watermark.life for token in waits):
                 watermark.give_up(set_aside | set(_tokens(waiting)) | {t for t in watermark.awaited if t not in waits})
 

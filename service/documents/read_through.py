@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from gears.contract.mapping import Mapping
 from gears.contract.mongo_form import Stored, text_of
@@ -24,6 +25,8 @@ from service.http.problems import MONGO_UNAVAILABLE, NOT_FOUND, Problem
 READ_SECONDS = 2.0
 """Deadline of reading from Redis, and then from MongoDB, what a request can't do without."""
 
+_DOUBT_SECONDS, _UNASKED_SECONDS = 1.0, 5.0
+"""Deadline of asking MongoDB what Redis may have forgotten; and, where it fails, for how long it isn't asked again."""
 
 _NONE, _WAITS = -2, -1
 """There is no mark; or its delete waits to be committed, when it begins to expire. What PTTL says of them."""
@@ -53,6 +56,7 @@ class ReadThrough:
         self._store = store
         self._engines = engines
         self._is_checked = is_checked
+        self._unasked_until = 0.0
         self._gone = Names(mapping.prefix).gone
         self._misses: SingleFlight[str, bytes | Problem | RedisAway | None] = SingleFlight()
 
@@ -63,16 +67,14 @@ class ReadThrough:
             RedisAway, ForeignKey: see there.
             Problem: it may be cold, and MongoDB can't be asked.
         """
-        text = await self._in_redis(document_id)
-        if text is not None and not self._is_checked():
-            text = await self._not_older(document_id, text)
+        text = await self._present(document_id)
         while text is None:
             found, own = await self._misses.run(document_id, lambda: self._try_cold(document_id))
             if isinstance(found, Exception):
                 raise found.with_traceback(None)
             if own or found is None:
                 return found
-            text = await self._in_redis(document_id)  # another's result may be older than this request
+            text = await self._present(document_id)  # another's result may be older than this request
         return text
 
     async def page(self, *, limit: int, after: str | None) -> tuple[list[Stored], bool]:
@@ -123,15 +125,21 @@ class ReadThrough:
             raise RedisRefused(str(error)) from error
         return text
 
-    async def _not_older(self, document_id: str, text: bytes) -> bytes | None:
-        """As `not_older`; where MongoDB can't be asked, what Redis holds is all that is known."""
-        try:
-            with within(READ_SECONDS):
-                return await not_older(self._redis, self._store, document_id, text)
-        except MongoError:
+    async def _present(self, document_id: str) -> bytes | None:
+        """What Redis holds, unless it may have forgotten something that MongoDB knows."""
+        text = await self._in_redis(document_id)
+        if self._is_checked() or monotonic() < self._unasked_until:
             return text
+        try:
+            with within(_DOUBT_SECONDS):
+                return await not_older(self._redis, self._store, document_id, text)
         except AWAY as error:
             raise RedisAway(str(error)) from error
+        except RedisError:  # what Redis holds is all that is known
+            return text
+        except MongoError:
+            self._unasked_until = monotonic() + _UNASKED_SECONDS
+            return text
 
     async def _try_cold(self, document_id: str) -> bytes | Problem | RedisAway | None:
         """As `_read_cold`, but returns that a server is away, to all who wait: each would wait as long for it again."""

@@ -216,8 +216,11 @@ async def test_a_write_that_waits_while_redis_is_restarted_is_not_called_confirm
         await own_stack.redis.kill()
         await own_stack.redis.start()
     assert answers[0].status_code == 504
-    assert "Sync-Token" not in answers[0].headers
     assert "may have lost it" in answers[0].json()["detail"]
+    assert await standing(own_stack, answers[0].headers["Sync-Token"]) == "pending"
+    await own_stack.worker.start()
+    await recovered(own_stack)
+    assert await standing(own_stack, answers[0].json()["token"]) == "committed"
 
 
 @pytest.mark.parametrize("before", ["nothing", "something", "something, by ids ahead of the clock"])

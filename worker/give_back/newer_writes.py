@@ -10,6 +10,7 @@ from gears.contract.redis_names import Names
 from gears.contract.write_tokens import ZERO, Token
 from gears.in_mongo.log.batches import Logged
 from gears.in_redis.client import Redis
+from gears.progress.written_after import WrittenAfter
 
 _PAGE = 1000
 
@@ -37,10 +38,9 @@ class NewerWrites:
     ) -> None:
         self._redis = redis
         self._names = names
-        self._life = life
         self._newest = newest
         self._newest_of = newest_of
-        self._order = {life: n for n, life in enumerate(lives)}
+        self._after = WrittenAfter(life, lives)
         self._written: dict[bytes, Entry] = {}
         self.seen = ZERO
         """The last entry that was read."""
@@ -61,18 +61,10 @@ class NewerWrites:
     def _is_newer(self, entry: Entry, version: int) -> bool:
         """Whether an entry tells of a write that came after what MongoDB holds with a version, and not before."""
         n = bisect_left(self._newest_of, version, key=itemgetter(0))
-        newest = self._newest_of[n][1] if n < len(self._newest_of) else self._newest.newest
-        if entry.life in (self._life, newest.life):
-            return entry.life == self._life or entry.id > newest.id
-        if entry.life in self._order and newest.life in self._order:
-            return self._order[entry.life] > self._order[newest.life]
-        return _began(entry.life) > _began(newest.life)
+        return self._after.comes_after(
+            entry, self._newest_of[n][1] if n < len(self._newest_of) else self._newest.newest
+        )
 
     async def _read_stream(self) -> list[Entry]:
         page: Any = await self._redis.xrange(self._names.stream, f"({self.seen}", count=_PAGE)
         return [decode_entry(entry_id, fields) for entry_id, fields in page]
-
-
-def _began(life: str) -> str:
-    """When a life began, as its name tells; see the recipes."""
-    return life[8:21]
