@@ -73,7 +73,7 @@ async def test_a_batch_of_large_documents_is_committed_in_parts(own_stack: Stack
     for n in range(70):
         await own_stack.redis_client.execute_command("JSON.SET", f"todos:{n}", "$", large)
     await own_stack.set("last", {})
-    await own_stack.worker.start()
+    await own_stack.worker.start(WT_LEASE_TTL="5")
     await own_stack.drained(within=60)
     assert await own_stack.todos.count_documents({}) == 71
     log = own_stack.worker.log.read_text()
