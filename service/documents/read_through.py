@@ -49,7 +49,7 @@ class ReadThrough:
         redis: Redis,
         store: Store,
         engines: Engines,
-        is_checked: Callable[[], bool] = lambda: True,
+        is_checked: Callable[[], bool],
     ) -> None:
         self.mapping = mapping
         self._redis = redis

@@ -79,7 +79,7 @@ async def test_a_slow_read_gives_redis_nothing_older_than_was_acknowledged(
     store = SlowStore(mongo, mapping)
     try:
         async with connect(own_stack.redis_url, timeout=5) as redis, anyio.create_task_group() as tasks:
-            documents = ReadThrough(mapping, redis, store, Engines(redis, [mapping], engine))
+            documents = ReadThrough(mapping, redis, store, Engines(redis, [mapping], engine), lambda: True)
             assert (await own_stack.client.put(path, json={"n": 1})).status_code == 201
             await own_stack.drained("notes")
             if written == "while MongoDB is read":
@@ -132,7 +132,9 @@ async def test_what_is_deleted_while_mongodb_is_asked_does_not_count_as_existing
         try:
             await own_stack.redis_client.delete(f"notes:{new_id}")
             await worker.reaches_failpoint()
-            reads = ReadThrough(mapping, redis, Store(mongo, mapping), Engines(redis, [mapping], "gears2"))
+            reads = ReadThrough(
+                mapping, redis, Store(mongo, mapping), Engines(redis, [mapping], "gears2"), lambda: True
+            )
             with proxy.rule(on("find", "notes").next(), answer_late):
                 assert await reads.cold([new_id], 60) == set()
             assert proxy.counts["find"] >= 2, "it asked again"
